@@ -1,0 +1,85 @@
+"""Files that are either whole or not there, and errors that a reader can act on.
+
+Everything that the course writes goes through here: it's written beside its place and renamed into it, so that an
+interruption or a full disk never leaves half a file under a good name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class CourseError(Exception):
+    """Something that the reader can mend. The message says what is wrong, where, and what to do; no traceback needed."""
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write a file or a folder to, and rename it into place when the block ends well.
+
+    The temporary name keeps the suffix, because writers such as nibabel and matplotlib choose the format by it.
+
+    Raises:
+        CourseError: when the disk is full. Whatever stood at ``path`` before is still there, untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".writing-{os.getpid()}-{path.name}"
+    _remove(beside)
+    try:
+        yield beside
+        if path.is_dir():
+            _remove(path)
+        os.replace(beside, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CourseError(
+                f"{path}: the disk is full. Nothing was overwritten; free some space and run the same command again."
+            ) from error
+        raise
+    finally:
+        _remove(beside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as JSON that people can read and diff."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        CourseError: when there is no such file, or it isn't JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CourseError(f"{path}: there is no such file.") from error
+    except ValueError as error:
+        raise CourseError(f"{path}: this is not readable as JSON ({error}). Delete it and make it again.") from error
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""PVT-EMCAD: an encoder from timm, the EMCAD decoder, and a segmentation head for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emcad_lib.files import CourseError
+from emcad_lib.model.blocks import ACTIVATIONS
+from emcad_lib.model.decoder import EMCAD
+
+STRIDES = [4, 8, 16, 32]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that has to be known to build the network again. ``drop_path`` only matters in training."""
+
+    encoder: str = "pvt_v2_b0"
+    num_classes: int = 1
+    in_channels: int = 3
+    kernel_sizes: tuple[int, ...] = (1, 3, 5)
+    expansion: int = 2
+    activation: str = "relu6"
+    drop_path: float = 0.0
+
+
+class PVTEMCAD(nn.Module):
+    """Encoder, decoder, heads. Made by `create_model`.
+
+    Attributes:
+        encoder: gives features X1..X4 at strides 4, 8, 16 and 32.
+        decoder: `EMCAD`.
+        heads: four 1x1 convolutions, for d4, d3, d2 and d1.
+        lift: for one-channel input only: a 1x1 convolution to the three channels that the encoder expects.
+        config: how it was built.
+        metadata: what a weights file says about the network: modalities, regions, image size. Empty for a new network.
+
+    Source: Rahman et al. 2024 (arXiv 2405.06880), sections 3.2 and 3.3. Built in notebooks/07.
+    """
+
+    def __init__(self, config: ModelConfig, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, str] = {}
+        self.lift = _lift() if config.in_channels == 1 else nn.Identity()
+        self.encoder = _create_encoder(config, pretrained)
+        channels = self.encoder.feature_info.channels()
+        self.decoder = EMCAD(channels, config.kernel_sizes, config.expansion, config.activation)
+        self.heads = nn.ModuleList(nn.Conv2d(width, config.num_classes, kernel_size=1) for width in reversed(channels))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Slices (B, in_channels, H, W) to logits [p4, p3, p2, p1], coarse to fine, each (B, num_classes, H, W).
+
+        H and W must be multiples of 32. p1 is the prediction; the others serve deep supervision.
+
+        Raises:
+            ValueError: for another shape of input.
+        """
+        self._check(x)
+        features = self.encoder(self.lift(x))  # X1..X4: (B, C_s, H/4, W/4) .. (B, C_4, H/32, W/32)
+        refined = self.decoder(features)  # d4..d1, with the shapes of X4..X1
+        logits = [head(d) for head, d in zip(self.heads, refined, strict=True)]  # (B, num_classes, H/32, W/32) ..
+        size = x.shape[-2:]
+        return [F.interpolate(p, size=size, mode="bilinear", align_corners=False) for p in logits]
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"The network takes slices of shape (batch, {self.config.in_channels}, height, width), "
+                f"not {tuple(x.shape)}. Its in_channels is set in create_model."
+            )
+        height, width = x.shape[-2:]
+        if height % 32 or width % 32:
+            padded = tuple(-(-side // 32) * 32 for side in (height, width))
+            raise ValueError(
+                f"Height and width must be multiples of 32, because the encoder halves them five times; "
+                f"{height} x {width} are not. Pad the slices to {padded[0]} x {padded[1]}."
+            )
+
+
+def create_model(
+    encoder: str = "pvt_v2_b0",
+    num_classes: int = 1,
+    in_channels: int = 3,
+    kernel_sizes: Sequence[int] = (1, 3, 5),
+    expansion: int = 2,
+    activation: str = "relu6",
+    pretrained: bool = False,
+    drop_path: float = 0.0,
+) -> PVTEMCAD:
+    """Build a PVT-EMCAD network.
+
+    Args:
+        encoder: the name of any timm model with features at strides 4, 8, 16 and 32, such as pvt_v2_b0 or pvt_v2_b2.
+        num_classes: maps to predict.
+        in_channels: of the input. One channel goes through a small convolution to three; for any other number than
+            three, timm adapts the encoder's first convolution.
+        kernel_sizes: of the multi-scale convolutions, odd.
+        expansion: of the multi-scale blocks.
+        activation: of the multi-scale blocks: relu, relu6, gelu, hardswish or leakyrelu.
+        pretrained: start the encoder from its ImageNet weights, which timm downloads.
+        drop_path: the share of an encoder's residual branches left out at random in training. The published training
+            used 0.1.
+
+    Raises:
+        CourseError: for a setting that can't be built, or weights that can't be downloaded.
+    """
+    config = ModelConfig(encoder, num_classes, in_channels, tuple(kernel_sizes), expansion, activation, drop_path)
+    if not config.kernel_sizes or any(size < 1 or size % 2 == 0 for size in config.kernel_sizes):
+        raise CourseError(f"kernel_sizes must be odd numbers such as (1, 3, 5), not {config.kernel_sizes}.")
+    if activation not in ACTIVATIONS:
+        raise CourseError(f"There is no activation {activation!r}. Choose one of: {', '.join(ACTIVATIONS)}.")
+    if min(num_classes, in_channels, expansion) < 1:
+        raise CourseError("num_classes, in_channels and expansion must be 1 or more.")
+    return PVTEMCAD(config, pretrained)
+
+
+def _lift() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 3, kernel_size=1), nn.BatchNorm2d(3), nn.ReLU())
+
+
+def _create_encoder(config: ModelConfig, pretrained: bool) -> nn.Module:
+    options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    in_channels = 3 if config.in_channels == 1 else config.in_channels
+    if not timm.is_model(config.encoder):
+        similar = timm.list_models(config.encoder[:6] + "*")[:8] or timm.list_models("pvt_v2_*")
+        raise CourseError(f"timm knows no encoder {config.encoder!r}. Some that it knows: {', '.join(similar)}.")
+    try:
+        encoder = timm.create_model(
+            config.encoder, features_only=True, pretrained=pretrained, in_chans=in_channels, **options
+        )
+    except Exception as error:
+        if not pretrained:
+            raise CourseError(f"timm can't give the features of {config.encoder!r}: {error}") from error
+        raise CourseError(
+            f"The ImageNet weights of {config.encoder!r} could not be downloaded ({error}). Without internet: fetch the "
+            f"file elsewhere, and load it with emcad_lib.load_encoder(model, FILE); or go on with pretrained=False."
+        ) from error
+    strides = encoder.feature_info.reduction()
+    if strides != STRIDES:
+        raise CourseError(
+            f"EMCAD needs features at strides {STRIDES}, and {config.encoder!r} gives {strides}. "
+            f"PVTv2 (pvt_v2_b0 to b5), ResNet-like hierarchies with four stages, Swin and ConvNeXt give them."
+        )
+    return encoder
