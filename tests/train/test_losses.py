@@ -1,0 +1,129 @@
+"""The losses, against numbers worked out by hand and against plain loops."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+from emcad_lib.train.losses import dice_loss, mutation_loss, segmentation_loss, subsets
+
+
+def plain_dice_loss(logits, target):
+    """Slice by slice and region by region, in Python numbers."""
+    losses = []
+    for b in range(logits.shape[0]):
+        for r in range(logits.shape[1]):
+            p = [1 / (1 + math.exp(-z)) for z in logits[b, r].flatten().tolist()]
+            y = target[b, r].flatten().tolist()
+            overlap = sum(a * c for a, c in zip(p, y, strict=True))
+            losses.append(1 - (2 * overlap + 1) / (sum(p) + sum(y) + 1))
+    return sum(losses) / len(losses)
+
+
+def plain_segmentation_loss(logits, target):
+    p = 1 / (1 + torch.exp(-logits.double()))
+    cross_entropy = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+    return 0.3 * cross_entropy.item() + 0.7 * plain_dice_loss(logits, target)
+
+
+@pytest.fixture
+def maps():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(3, 2, 5, 4, generator=generator) for _ in range(4)]
+
+
+@pytest.fixture
+def target():
+    return (torch.rand(3, 2, 5, 4, generator=torch.Generator().manual_seed(2)) < 0.3).float()
+
+
+def test_dice_loss_of_four_undecided_pixels_with_one_of_tumour():
+    logits = torch.zeros(1, 1, 2, 2)  # every probability is 1/2
+    target = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+
+    # overlap 1/2, areas 2 and 1: 1 - (2 * 1/2 + 1) / (2 + 1 + 1) = 1/2
+    assert dice_loss(logits, target).item() == pytest.approx(0.5)
+
+
+def test_segmentation_loss_of_the_same_pixels():
+    logits = torch.zeros(1, 1, 2, 2)
+    target = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+
+    # every pixel costs ln 2 in cross-entropy: 0.3 * 0.693147 + 0.7 * 0.5
+    assert segmentation_loss(logits, target).item() == pytest.approx(0.557944, abs=1e-6)
+
+
+def test_mutation_loss_of_four_undecided_maps_is_fifteen_times_that():
+    maps = [torch.zeros(1, 1, 2, 2)] * 4
+    target = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+
+    assert mutation_loss(maps, target).item() == pytest.approx(15 * 0.557944, abs=1e-4)
+
+
+def test_dice_loss_equals_a_loop_over_slices_and_regions(maps, target):
+    assert dice_loss(maps[0], target).item() == pytest.approx(plain_dice_loss(maps[0], target), abs=1e-6)
+
+
+def test_segmentation_loss_equals_its_formula(maps, target):
+    assert segmentation_loss(maps[0], target).item() == pytest.approx(
+        plain_segmentation_loss(maps[0], target), abs=1e-6
+    )
+
+
+def test_mutation_loss_equals_a_loop_over_the_fifteen_subsets(maps, target):
+    chosen = [subset for size in (1, 2, 3, 4) for subset in combinations(maps, size)]
+    expected = sum(plain_segmentation_loss(sum(subset), target) for subset in chosen)
+
+    assert len(chosen) == 15
+    assert mutation_loss(maps, target).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_subsets_of_two_things():
+    assert subsets(2).tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
+def test_a_perfect_prediction_costs_nothing_and_the_opposite_costs_everything_of_dice():
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., :16] = 1
+
+    assert dice_loss(200 * target - 100, target).item() == pytest.approx(0, abs=1e-6)
+    assert dice_loss(100 - 200 * target, target).item() == pytest.approx(1 - 1 / 1025)
+
+
+def test_a_slice_without_tumour_costs_nothing_when_nothing_is_found_there():
+    empty = torch.zeros(1, 1, 32, 32)
+
+    assert dice_loss(empty - 100, empty).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_halves():
+    generator = torch.Generator().manual_seed(3)
+    maps = [torch.randn(4, 1, 8, 8, generator=generator) for _ in range(4)]
+    target = torch.zeros(4, 1, 8, 8)
+    target[0] = 1  # very unequal slices: a Dice of the whole batch would not split
+
+    halves = [mutation_loss([p[half] for p in maps], target[half]) for half in (slice(0, 2), slice(2, 4))]
+
+    assert mutation_loss(maps, target).item() == pytest.approx(sum(halves).item() / 2, rel=1e-6)
+
+
+def test_the_regions_of_a_slice_count_equally_and_by_themselves():
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    target = (logits + torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(5)) > 0).float()
+
+    alone = [segmentation_loss(logits[:, r : r + 1], target[:, r : r + 1]).item() for r in range(3)]
+
+    assert segmentation_loss(logits, target).item() == pytest.approx(sum(alone) / 3, rel=1e-6)
+
+
+def test_every_map_gets_a_gradient_and_it_points_towards_the_target():
+    maps = [torch.zeros(1, 1, 4, 4, requires_grad=True) for _ in range(4)]
+    target = torch.zeros(1, 1, 4, 4)
+    target[..., 0] = 1
+
+    mutation_loss(maps, target).backward()
+
+    for logits in maps:
+        assert (logits.grad[..., 0] < 0).all()  # a step against the gradient raises the tumour's column
+        assert (logits.grad[..., 1:] > 0).all()
