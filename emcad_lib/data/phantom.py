@@ -1,0 +1,136 @@
+"""Phantom patients: synthetic four-modality MRI of brains with a glioma, in the BraTS 2020 format.
+
+Nothing in them comes from a patient. A recipe of random numbers (``recipe.py``) bends a public template of the healthy brain
+(``anatomy.py``), grows a tumour in it (``tumour.py``) and takes four images (``contrast.py``). Patient ``index`` of series
+``seed`` is the same voxel by voxel wherever, whenever and with however many others it's made. Built step by step in
+notebooks/01.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import nibabel as nib
+import numpy as np
+
+from emcad_lib.data.anatomy import GRID, build_anatomy, one_thread
+from emcad_lib.data.contrast import render
+from emcad_lib.data.recipe import MODALITIES, draw_recipe
+from emcad_lib.data.tumour import equal_volume_radius, grow, push
+from emcad_lib.files import CourseError, read_json, replacing, write_json
+from emcad_lib.progress import progress
+
+PHANTOM_VERSION = 1  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
+AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One patient: images float32 (4, 240, 240, 155) in the order of MODALITIES, labels uint8 (240, 240, 155), recipe."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    recipe: dict[str, Any]
+
+
+def make_phantom(seed: int, index: int) -> Phantom:
+    """Patient ``index`` of the series ``seed``, in LPS voxel order, labels as in BraTS 2020 (1 necrosis, 2 oedema, 4)."""
+    return build_phantom(draw_recipe(seed, index))
+
+
+def build_phantom(recipe: Mapping[str, Any]) -> Phantom:
+    """The patient that ``recipe`` describes: what ``draw_recipe`` gives, or a changed copy of it.
+
+    With ``recipe["tumour"]["foci"]`` emptied it's the same brain without its tumour.
+    """
+    tumour = recipe["tumour"]
+    core_radius = equal_volume_radius(tumour["whole_cm3"] * tumour["core_share"])
+    mass_effect = partial(push, foci=tumour["foci"], radius=core_radius, strength=tumour["push"])
+    with one_thread():
+        anatomy, fields = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
+        part = grow(tumour, anatomy, fields)
+        rendered = render(recipe, anatomy, part, fields)
+    images = np.zeros((len(MODALITIES), *GRID), dtype=np.float32)
+    images[(slice(None), *anatomy.box)] = rendered.numpy()
+    labels = np.zeros(GRID, dtype=np.uint8)
+    labels[anatomy.box] = part.numpy()
+    return Phantom(images, labels, dict(recipe))
+
+
+def patient_name(index: int) -> str:
+    """The name of patient ``index``, which is its folder's and the beginning of its files'."""
+    return f"Phantom_{index:03d}"
+
+
+def write_phantom(folder: str | Path, seed: int, index: int) -> Path:
+    """Make one patient and write it as BraTS 2020 does; return its folder, which appears only when it's whole.
+
+    Raises:
+        CourseError: when the disk is full.
+    """
+    name = patient_name(index)
+    phantom = make_phantom(seed, index)
+    with replacing(Path(folder) / name) as beside:
+        beside.mkdir()
+        for modality, image in zip(MODALITIES, phantom.images, strict=True):
+            _write_nifti(beside / f"{name}_{modality}.nii.gz", image.astype(np.int16))
+        _write_nifti(beside / f"{name}_seg.nii.gz", phantom.labels)
+        sizes = {file.name: file.stat().st_size for file in sorted(beside.iterdir())}
+        record = {"phantom_version": PHANTOM_VERSION, **phantom.recipe, "bytes": sizes}
+        write_json(beside / f"{name}_recipe.json", record)
+    return Path(folder) / name
+
+
+def _write_nifti(path: Path, voxels: np.ndarray) -> None:
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.set_qform(AFFINE, code=1)
+    image.set_sform(AFFINE, code=1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def is_finished(patient: Path, seed: int, index: int) -> bool:
+    """Whether the folder holds that very patient, made by this version, with every file at its full length."""
+    try:
+        record = read_json(patient / f"{patient_name(index)}_recipe.json")
+        made_from = record["phantom_version"], record["seed"], record["index"]
+        sizes = {name: (patient / name).stat().st_size for name in record["bytes"]}
+    except (CourseError, OSError, KeyError, TypeError):
+        return False
+    return made_from == (PHANTOM_VERSION, seed, index) and sizes == record["bytes"]
+
+
+def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int | None = None) -> list[Path]:
+    """Make patients 0, 1, ... of the series ``seed`` in ``folder``, several at once; return their folders.
+
+    Patients that are there already, whole and from the same seed and version, are left as they are.
+
+    Args:
+        workers: processes at once; by default one per processor.
+
+    Raises:
+        CourseError: for a number of patients or workers below 1, a negative seed, or a full disk.
+    """
+    if patients < 1:
+        raise CourseError(f"Ask for one patient or more, not {patients}.")
+    if seed < 0:
+        raise CourseError(f"A seed is 0 or more, not {seed}.")
+    if workers is not None and workers < 1:
+        raise CourseError(f"Ask for one worker or more, not {workers}.")
+    folder = Path(folder)
+    folders = [folder / patient_name(index) for index in range(patients)]
+    missing = [index for index in range(patients) if not is_finished(folders[index], seed, index)]
+    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+    jobs = (joblib.delayed(write_phantom)(folder, seed, index) for index in missing)
+    made = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
+    with progress(label=f"Phantom patients in {folder}", total=patients, unit="patient") as bar:
+        bar.update(patients - len(missing))
+        for _ in made:
+            bar.update()
+    return folders

@@ -1,0 +1,134 @@
+"""Every random choice of a phantom patient, as plain numbers.
+
+The spreads follow what 58 real patients show (volumes, shares of the parts, brightness of each part in standard deviations
+of the brain), and go beyond it where a wider range teaches a network more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emcad_lib.data.anatomy import template
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+
+# What 58 real patients show at these quantiles: volume of the whole tumour, share of it that is core.
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
+CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
+
+# Brightness of CSF, grey and white matter; only their ratios matter.
+TISSUE = {"flair": (0.35, 1.0, 0.86), "t1": (0.45, 0.8, 1.0), "t1ce": (0.45, 0.8, 1.0), "t2": (1.9, 1.0, 0.75)}
+
+# Brightness of oedema, necrosis and enhancing tumour in standard deviations of the healthy brain: mean and spread.
+TUMOUR_Z = {
+    "flair": ((1.9, 0.6), (2.3, 0.85), (2.3, 0.85)),
+    "t1": ((0.15, 0.42), (-0.5, 0.6), (0.0, 0.5)),
+    "t1ce": ((-0.1, 0.4), (-0.5, 0.55), (2.2, 0.7)),
+    "t2": ((0.75, 0.55), (1.8, 0.75), (1.1, 0.55)),
+}
+
+
+def draw_recipe(seed: int, index: int) -> dict[str, Any]:
+    """The recipe of patient ``index`` of the series ``seed``: nested dictionaries of numbers that JSON can hold.
+
+    It depends on nothing else: not on how many patients are made, nor by how many workers.
+    """
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    recipe = {
+        "seed": seed,
+        "index": index,
+        "fields_seed": int(random.integers(2**32)),
+        "anatomy": _anatomy(random),
+        "tumour": _tumour(random),
+        "lesions": {"amount": random.uniform(-0.8, 0.6), "size_mm": random.uniform(5, 9)},
+        "images": _images(random),
+    }
+    return _plain(recipe)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with every number as Python's own, and short enough to read."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.4g}")
+    return value
+
+
+def _anatomy(random: np.random.Generator) -> dict[str, Any]:
+    return {
+        "brain_cm3": np.clip(random.normal(1445, 140), 1100, 1850),
+        "stretch": random.normal(0, 0.025, 3),
+        "rotation": random.normal(0, 3, 3),
+        "shift_mm": random.normal(0, 1.5, 3),
+        "bend_mm": random.uniform(2, 4.5),
+        "wrinkle_mm": random.uniform(0.5, 1.3),
+        "folds": random.uniform(0.2, 0.6),
+        "strip_error": random.uniform(0.02, 0.2),
+        "atrophy": random.uniform(-0.1, 0.5),
+        "ventricles": random.uniform(0, 0.38),
+    }
+
+
+def _tumour(random: np.random.Generator) -> dict[str, Any]:
+    enhances = random.random() < 0.85
+    core = np.interp(random.random(), QUANTILES, CORE_SHARE) if enhances else random.uniform(0.2, 0.85)
+    foci = 1 if random.random() < 0.87 else int(random.integers(2, 4))
+    return {
+        "whole_cm3": np.exp(np.interp(random.random(), QUANTILES, np.log(WHOLE_CM3))),
+        "core_share": core,
+        "enhancing_share": core * random.beta(1.8, 1.8) if enhances else 0.0,
+        "ring": random.uniform(0.15, 1.0),
+        "lumps": random.uniform(0.12, 0.3),
+        "infiltration": random.uniform(0.2, 1.0),
+        "push": random.uniform(0, 0.5),
+        "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
+    }
+
+
+def _focus(random: np.random.Generator, size: float) -> dict[str, Any]:
+    """A place in white matter, mostly of the cerebrum, and an ellipsoid's shape."""
+    atlas = template()
+    white = np.argwhere(atlas.maps[2].numpy() > 0.6)
+    while True:
+        centre = atlas.mni(random.choice(white) + random.uniform(-0.5, 0.5, 3))
+        below_the_cerebrum = centre[2] < -18 and centre[1] < -20
+        if not below_the_cerebrum or random.random() < 0.15:
+            break
+    return {
+        "centre_mni": centre,
+        "size": size,
+        "stretch": random.normal(0, 0.2, 3),
+        "rotation": random.uniform(-90, 90, 3),
+    }
+
+
+def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
+    grade = random.normal(0, 1, 3)  # bright oedema is bright in FLAIR and T2 alike, and so on
+    share = 0.6
+    images: dict[str, dict[str, Any]] = {}
+    for name in MODALITIES:
+        own = random.normal(0, 1, 3)
+        thick = name == "flair" or random.random() < 0.3
+        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, 0.06, 3))
+        if name == "t1ce":  # the same sequence as T1, a little later
+            tissue = np.array(images["t1"]["tissue"]) * np.exp(random.normal(0, 0.03, 3))
+        mean, spread = np.array(TUMOUR_Z[name]).T
+        images[name] = {
+            "tissue": tissue,
+            "tumour_z": mean + spread * (share * grade + (1 - share**2) ** 0.5 * own),
+            "anatomy_kept": random.uniform(0.1, 0.5),
+            "lesion_z": random.uniform(0.5, 2.5) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
+            "vessel_z": random.uniform(1, 6) if name == "t1ce" else 0.0,
+            "texture": random.uniform(0.1, 0.3),
+            "bias": random.uniform(0.02, 0.12),
+            "noise": random.uniform(0.15, 0.5),
+            "blur_mm": [*random.uniform(0.4, 0.7, 2), random.uniform(0.8, 2) if thick else random.uniform(0.4, 0.8)],
+            "brightness": np.exp(random.uniform(np.log(300), np.log(1500))),
+        }
+    return images
