@@ -18,7 +18,7 @@ from typing import Any
 
 
 class CourseError(Exception):
-    """Something that the reader can mend. The message says what is wrong, where, and what to do; no traceback needed."""
+    """Something that the reader can mend. The message says what is wrong, where, and what to do."""
 
 
 @contextmanager

@@ -13,17 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "gelu": nn.GELU,
-    "hardswish": nn.Hardswish,
-    "leakyrelu": nn.LeakyReLU,
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "gelu": nn.GELU}
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Deal the channels of ``x`` (B, C, H, W) out like cards: ``groups`` piles of C / groups channels, one from each in turn."""
+    """Shuffle the channels of ``x`` (B, C, H, W): cut them into ``groups`` piles, take one from each in turn."""
     batch, channels, height, width = x.shape
     piles = x.view(batch, groups, channels // groups, height, width)
     return piles.transpose(1, 2).reshape(batch, channels, height, width)
@@ -32,15 +26,15 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 class MSDC(nn.Module):
     """Multi-scale depth-wise convolution: what does each channel look like at several zooms at once?
 
-    Every branch filters each channel on its own with a square kernel of its size. All branches see the same input, and their
-    results are added:  ``sum_k act(BN(depthwise_k(x)))``.
+    Every branch filters each channel on its own with a square kernel of its size. All branches see the same input,
+    and their results are added:  ``sum_k act(BN(depthwise_k(x)))``.
 
     Args:
         channels: C, in and out.
         kernel_sizes: one branch for each; odd, so that the output keeps the input's size.
         activation: a key of ``ACTIVATIONS``.
 
-    Source: section 3.1.1, equation 5 of the paper. Built in notebooks/03.
+    Source: section 3.1 of the paper. Built in notebooks/03.
     """
 
     def __init__(self, channels: int, kernel_sizes: Sequence[int] = (1, 3, 5), activation: str = "relu6") -> None:
@@ -63,8 +57,8 @@ class MSDC(nn.Module):
 class MSCB(nn.Module):
     """Multi-scale convolution block: widen, look at several scales, mix, narrow.
 
-    ``BN(pointwise(shuffle(MSDC(act(BN(pointwise(x)))))))``, added to a shortcut. The two pointwise (1x1) convolutions mix
-    the channels; between them MSDC mixes neighbouring pixels, in ``expansion`` times as many channels.
+    ``BN(pointwise(shuffle(MSDC(act(BN(pointwise(x)))))))``, added to a shortcut. The two pointwise (1x1) convolutions
+    mix the channels; between them MSDC mixes neighbouring pixels, in ``expansion`` times as many channels.
 
     Args:
         in_channels: C.
@@ -73,7 +67,7 @@ class MSCB(nn.Module):
         expansion: e; the block is e times C wide inside.
         activation: a key of ``ACTIVATIONS``.
 
-    Source: section 3.1.1, equation 4 of the paper. Built in notebooks/03.
+    Source: section 3.1 of the paper. Built in notebooks/03.
     """
 
     def __init__(
@@ -121,7 +115,7 @@ class CAB(nn.Module):
         channels: C.
         reduction: the bottleneck has C / reduction channels, or one where C is smaller than that.
 
-    Source: section 3.1.1, equation 2 of the paper. Built in notebooks/04.
+    Source: section 3.1 of the paper. Built in notebooks/04.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -144,9 +138,9 @@ class SAB(nn.Module):
     """Spatial attention block: where in the image is something worth looking at?
 
     At each pixel the channels are summed up by their mean and their maximum; one large convolution looks at both:
-    ``sigmoid(conv_7x7([mean(x), max(x)]))``. It never asks how many channels there are, so one SAB can serve every stage.
+    ``sigmoid(conv_7x7([mean(x), max(x)]))``. It never asks how many channels there are: one SAB can serve every stage.
 
-    Source: section 3.1.1, equation 3 of the paper. Built in notebooks/04.
+    Source: section 3.1 of the paper. Built in notebooks/04.
     """
 
     def __init__(self, kernel_size: int = 7) -> None:
@@ -168,10 +162,10 @@ class MSCAM(nn.Module):
     Args:
         channels: C, in and out.
         kernel_sizes, expansion, activation: of the MSCB.
-        shared_sab: the SAB to use; without one, the module makes its own. The decoder hands one SAB to all four stages, as
-            the published weights do.
+        shared_sab: the SAB to use; without one, the module makes its own. The decoder lends one SAB to all four stages,
+            as the published weights do.
 
-    Source: section 3.1.1, equation 1 of the paper. Built in notebooks/04.
+    Source: section 3.1 of the paper. Built in notebooks/04.
     """
 
     def __init__(
@@ -202,24 +196,20 @@ class LGAG(nn.Module):
     """Large-kernel grouped attention gate: what of the skip connection does the decoder ask for?
 
     ``x * sigmoid(BN(conv_1x1(relu(BN(grouped_3x3(g)) + BN(grouped_3x3(x))))))``. The gate opens at a pixel where the
-    decoder's features g and the encoder's features x agree that there is something. The 3x3 convolutions are grouped, two
-    channels to each filter, which makes a large kernel affordable.
+    decoder's features g and the encoder's features x agree that there is something. The 3x3 convolutions are grouped,
+    two channels to each filter, which makes a large kernel affordable.
 
     Args:
         channels: C, of both g and x.
 
-    Source: section 3.1.2, equations 6 and 7 of the paper. Built in notebooks/05.
+    Source: section 3.1 of the paper. Built in notebooks/05.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.judge_decoder = nn.Sequential(
-            nn.Conv2d(channels, half, kernel_size=3, padding=1, groups=half), nn.BatchNorm2d(half)
-        )
-        self.judge_skip = nn.Sequential(
-            nn.Conv2d(channels, half, kernel_size=3, padding=1, groups=half), nn.BatchNorm2d(half)
-        )
+        self.judge_decoder = nn.Sequential(nn.Conv2d(channels, half, 3, padding=1, groups=half), nn.BatchNorm2d(half))
+        self.judge_skip = nn.Sequential(nn.Conv2d(channels, half, 3, padding=1, groups=half), nn.BatchNorm2d(half))
         self.agree = nn.Sequential(nn.Conv2d(half, 1, kernel_size=1), nn.BatchNorm2d(1))
 
     def opening(self, g: Tensor, x: Tensor) -> Tensor:
@@ -235,15 +225,15 @@ class LGAG(nn.Module):
 class EUCB(nn.Module):
     """Efficient up-convolution block: twice the size, without a transposed convolution's cost.
 
-    ``conv_1x1(relu(BN(depthwise_3x3(upsample(x)))))``: repeat each pixel, let every channel smooth its own steps, then mix
-    the channels. The published code shuffles the channels before the 1x1 with as many groups as channels, which changes
-    nothing (shown in notebooks/06), so it is left out here.
+    ``conv_1x1(relu(BN(depthwise_3x3(upsample(x)))))``: repeat each pixel, let every channel smooth its own steps, then
+    mix the channels. The published code shuffles the channels before the 1x1 with as many groups as channels, which
+    changes nothing (shown in notebooks/06), so it is left out here.
 
     Args:
         in_channels: C.
         out_channels: C_out.
 
-    Source: section 3.1.3, equation 8 of the paper. Built in notebooks/06.
+    Source: section 3.1 of the paper. Built in notebooks/06.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

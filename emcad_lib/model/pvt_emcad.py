@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch.nn.functional as F
+from timm.layers import Format
 from torch import Tensor, nn
 
 from emcad_lib.files import CourseError
@@ -49,6 +51,8 @@ class PVTEMCAD(nn.Module):
         self.metadata: dict[str, str] = {}
         self.lift = _lift() if config.in_channels == 1 else nn.Identity()
         self.encoder = _create_encoder(config, pretrained)
+        # Swin Transformers, for one, give (B, H, W, C).
+        self.channels_last = getattr(self.encoder, "output_fmt", Format.NCHW) == Format.NHWC
         channels = self.encoder.feature_info.channels()
         self.decoder = EMCAD(channels, config.kernel_sizes, config.expansion, config.activation)
         self.heads = nn.ModuleList(nn.Conv2d(width, config.num_classes, kernel_size=1) for width in reversed(channels))
@@ -62,7 +66,9 @@ class PVTEMCAD(nn.Module):
             ValueError: for another shape of input.
         """
         self._check(x)
-        features = self.encoder(self.lift(x))  # X1..X4: (B, C_s, H/4, W/4) .. (B, C_4, H/32, W/32)
+        features = self.encoder(self.lift(x))  # X1..X4: (B, C1, H/4, W/4) .. (B, C4, H/32, W/32)
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
         refined = self.decoder(features)  # d4..d1, with the shapes of X4..X1
         logits = [head(d) for head, d in zip(self.heads, refined, strict=True)]  # (B, num_classes, H/32, W/32) ..
         size = x.shape[-2:]
@@ -102,7 +108,7 @@ def create_model(
             three, timm adapts the encoder's first convolution.
         kernel_sizes: of the multi-scale convolutions, odd.
         expansion: of the multi-scale blocks.
-        activation: of the multi-scale blocks: relu, relu6, gelu, hardswish or leakyrelu.
+        activation: of the multi-scale blocks: relu, relu6 or gelu.
         pretrained: start the encoder from its ImageNet weights, which timm downloads.
         drop_path: the share of an encoder's residual branches left out at random in training. The published training
             used 0.1.
@@ -124,27 +130,38 @@ def _lift() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 3, kernel_size=1), nn.BatchNorm2d(3), nn.ReLU())
 
 
-def _create_encoder(config: ModelConfig, pretrained: bool) -> nn.Module:
-    options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    in_channels = 3 if config.in_channels == 1 else config.in_channels
+def _create_encoder(config: ModelConfig, pretrained: bool) -> Any:  # timm says what it gives only at run time
     if not timm.is_model(config.encoder):
         similar = timm.list_models(config.encoder[:6] + "*")[:8] or timm.list_models("pvt_v2_*")
         raise CourseError(f"timm knows no encoder {config.encoder!r}. Some that it knows: {', '.join(similar)}.")
+    options: dict[str, Any] = {
+        "features_only": True,
+        "in_chans": 3 if config.in_channels == 1 else config.in_channels,
+        "out_indices": _stages(config.encoder),
+    }
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
     try:
-        encoder = timm.create_model(
-            config.encoder, features_only=True, pretrained=pretrained, in_chans=in_channels, **options
-        )
+        return timm.create_model(config.encoder, pretrained=pretrained, **options)
     except Exception as error:
         if not pretrained:
             raise CourseError(f"timm can't give the features of {config.encoder!r}: {error}") from error
         raise CourseError(
-            f"The ImageNet weights of {config.encoder!r} could not be downloaded ({error}). Without internet: fetch the "
-            f"file elsewhere, and load it with emcad_lib.load_encoder(model, FILE); or go on with pretrained=False."
+            f"The ImageNet weights of {config.encoder!r} could not be downloaded ({error}). Without internet: "
+            f"fetch the file elsewhere, leave out pretrained, and call emcad_lib.load_encoder(model, FILE)."
         ) from error
-    strides = encoder.feature_info.reduction()
-    if strides != STRIDES:
+
+
+def _stages(encoder: str) -> list[int]:
+    """Which of a timm model's stages have the strides that EMCAD needs. A ResNet has one more, at stride 2."""
+    try:
+        plain: Any = timm.create_model(encoder, features_only=True, pretrained=False)
+        strides = plain.feature_info.reduction()
+    except Exception as error:
+        raise CourseError(f"timm can't give the features of {encoder!r}: {error}") from error
+    if not set(STRIDES) <= set(strides):
         raise CourseError(
-            f"EMCAD needs features at strides {STRIDES}, and {config.encoder!r} gives {strides}. "
-            f"PVTv2 (pvt_v2_b0 to b5), ResNet-like hierarchies with four stages, Swin and ConvNeXt give them."
+            f"EMCAD needs features at strides {STRIDES}, and {encoder!r} gives {strides}. "
+            f"pvt_v2_b0 to pvt_v2_b5, ResNets and ConvNeXts have them."
         )
-    return encoder
+    return [strides.index(stride) for stride in STRIDES]

@@ -1,0 +1,196 @@
+"""Weights in and out of files, and the published layout."""
+
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from emcad_lib.files import CourseError
+from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
+from emcad_lib.model.weights import load_encoder, load_official, load_weights, official_state_dict, save_weights
+
+
+def randomised(**options: object) -> PVTEMCAD:
+    """A network whose every number is random, BatchNorm's statistics too: nothing equals its initial value."""
+    torch.manual_seed(0)
+    model = create_model(**options)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) * 0.1 + 0.05)
+    return model.eval()
+
+
+def published(layout: dict[str, tuple[int, ...]], encoder: str = "pvt_v2_b0") -> dict[str, torch.Tensor]:
+    """Random weights under the published names: the layout's, and the encoder in PVT's own layout."""
+    torch.manual_seed(1)
+    state = {
+        key: torch.zeros((), dtype=torch.long) if not shape else torch.rand(shape) for key, shape in layout.items()
+    }
+    for key, tensor in timm.create_model(encoder, num_classes=0).state_dict().items():
+        key = re.sub(r"^stages\.(\d)\.blocks", lambda m: f"block{int(m[1]) + 1}", key)
+        key = re.sub(r"^stages\.(\d)\.downsample", lambda m: f"patch_embed{int(m[1]) + 1}", key)
+        key = re.sub(r"^stages\.(\d)\.norm", lambda m: f"norm{int(m[1]) + 1}", key)
+        key = re.sub(r"^patch_embed\.", "patch_embed1.", key).replace(".dwconv.", ".dwconv.dwconv.")
+        state[f"backbone.{key}"] = torch.rand_like(tensor)
+    return state
+
+
+@pytest.mark.parametrize("in_channels", [1, 3, 4])
+def test_weights_come_back_from_a_file_with_the_network_that_they_belong_to(tmp_path, in_channels):
+    model = randomised(in_channels=in_channels, num_classes=2, kernel_sizes=(3, 5), activation="relu")
+    save_weights(model, tmp_path / "w.safetensors", modalities='["flair"]')
+
+    again = load_weights(tmp_path / "w.safetensors")
+
+    x = torch.randn(1, in_channels, 64, 64)
+    assert again.config == model.config
+    assert again.metadata == {"modalities": '["flair"]'}
+    assert not again.training
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+def test_half_precision_halves_the_file_and_loads_as_single_precision(tmp_path):
+    model = randomised()
+    save_weights(model, tmp_path / "full.safetensors")
+    save_weights(model, tmp_path / "half.safetensors", half=True)
+
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * (tmp_path / "full.safetensors").stat().st_size
+    again = load_weights(tmp_path / "half.safetensors")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.equal(next(again.decoder.parameters()), next(model.decoder.parameters()).half().float())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "no such file"), (b"", "can't be read"), (b"PK\x03\x04 a pickle", "can't be read")],
+)
+def test_a_file_that_is_no_weights_file_is_refused_by_name(tmp_path, content, says):
+    path = tmp_path / "odd.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CourseError, match=f"odd.safetensors: .*{says}"):
+        load_weights(path)
+
+
+def test_a_safetensors_file_of_another_project_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CourseError, match="doesn't say which network"):
+        load_weights(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("encoder", ["pvt_v2_b0", "pvt_v2_b2"])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_the_published_layout_loads_strictly_and_every_number_arrives(official_layout, encoder, activation):
+    state = published(official_layout[encoder], encoder)
+    model = create_model(encoder, in_channels=1, activation=activation)
+
+    load_official(model, state)
+
+    loaded = np.sort(np.concatenate([t.flatten().numpy() for t in model.state_dict().values()]))
+    given = np.sort(np.concatenate([t.flatten().numpy() for t in state.values()]))
+    np.testing.assert_array_equal(loaded, given)
+    assert torch.equal(model.heads[0].weight, state["out_head4.weight"])
+    assert torch.equal(model.decoder.lgag3.judge_decoder[0].weight, state["decoder.lgag3.W_g.0.weight"])
+    assert torch.equal(model.decoder.lgag3.judge_skip[0].weight, state["decoder.lgag3.W_x.0.weight"])
+    assert torch.equal(model.decoder.mscam2.cab.expand.weight, state["decoder.cab2.fc2.weight"])
+    assert torch.equal(model.encoder.stages_3.norm.weight, state["backbone.norm4.weight"])
+
+
+def test_a_network_written_in_the_published_layout_has_exactly_its_names_and_comes_back(official_layout):
+    model = randomised(in_channels=1)
+    state = official_state_dict(model)
+
+    rest = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.startswith("backbone.")}
+    assert rest == official_layout["pvt_v2_b0"]
+    encoder = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")}
+    timm.create_model("pvt_v2_b0", num_classes=0).load_state_dict(
+        timm.models.pvt_v2.checkpoint_filter_fn(encoder, model.encoder)
+    )
+    again = create_model(in_channels=1).eval()
+    load_official(again, state)
+    x = torch.randn(2, 1, 64, 64)
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+def test_a_three_channel_network_leaves_the_one_channel_convolution_out(official_layout):
+    model = create_model(in_channels=3)
+    load_official(model, published(official_layout["pvt_v2_b0"]))
+    assert not any(key.startswith("lift") for key in model.state_dict())
+
+
+def test_missing_unknown_and_misshapen_keys_are_all_named_and_nothing_is_loaded(official_layout):
+    state = published(official_layout["pvt_v2_b0"])
+    del state["decoder.sab.conv.weight"]
+    del state["backbone.norm2.bias"]
+    state["decoder.sap.conv.weight"] = torch.zeros(1)
+    state["out_head4.weight"] = torch.zeros(9, 256, 1, 1)
+    model = create_model(in_channels=1)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+    with pytest.raises(CourseError) as caught:
+        load_official(model, state)
+
+    message = str(caught.value)
+    assert "missing: decoder.sab.conv.weight" in message
+    assert "missing: backbone.norm2.bias" in message
+    assert "unknown: decoder.sap.conv.weight" in message
+    assert "misshapen: out_head4.weight is (9, 256, 1, 1), should be (1, 256, 1, 1)" in message
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_weights_without_an_encoder_leave_the_encoder_as_it_is_and_say_so(official_layout):
+    state = {key: t for key, t in published(official_layout["pvt_v2_b0"]).items() if not key.startswith("backbone.")}
+    model = create_model(in_channels=1)
+    before = model.encoder.patch_embed.proj.weight.clone()
+    with pytest.warns(UserWarning, match="no encoder"):
+        load_official(model, state)
+    assert torch.equal(model.encoder.patch_embed.proj.weight, before)
+    assert torch.equal(model.heads[3].weight, state["out_head1.weight"])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_local_file_of_imagenet_weights_reaches_the_encoder(tmp_path, suffix):
+    weights = {key: torch.rand_like(t) for key, t in timm.create_model("pvt_v2_b0").state_dict().items()}
+    path = tmp_path / f"pvt_v2_b0{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    model = create_model()
+    decoder = model.decoder.sab.conv.weight.clone()
+
+    load_encoder(model, path)
+
+    assert torch.equal(model.encoder.stages_2.blocks[0].attn.q.weight, weights["stages.2.blocks.0.attn.q.weight"])
+    assert torch.equal(model.decoder.sab.conv.weight, decoder)
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(CourseError, match="missing: encoder.patch_embed.proj.weight"):
+        load_encoder(create_model(), tmp_path / "resnet.pth")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "boom"), "w"))
+
+    torch.save({"weight": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(CourseError, match="read safely"):
+        load_encoder(create_model(), tmp_path / "bomb.pth")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"before")
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emcad_lib.model.weights.save_file", full)
+    with pytest.raises(CourseError, match="w.safetensors: the disk is full"):
+        save_weights(create_model(), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    assert path.read_bytes() == b"before"
