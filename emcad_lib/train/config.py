@@ -1,0 +1,134 @@
+"""Everything that can be chosen about a training run: one dataclass, which is the command line as well."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emcad_lib.data.brats import MODALITIES
+from emcad_lib.data.labels import REGIONS
+from emcad_lib.files import CourseError
+from emcad_lib.profiles import PROFILES
+
+SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("no", "fp16", "bf16")
+_QUICK = PROFILES["quick"]
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run. The defaults are those of the quick profile.
+
+    Raises:
+        CourseError: for a setting that can't be right, naming it.
+    """
+
+    cache: str | Path = field(metadata={"help": "folder of prepared slices, written by data_scripts/preprocess.py"})
+    runs: str | Path = field(metadata={"help": "folder of all runs"})
+    name: str = field(metadata={"help": "name of this run, and of its folder among the runs"})
+    encoder: str = _setting(_QUICK.encoder, "encoder, by timm's name for it")
+    batch_size: int = _setting(16, "slices in a batch")
+    epochs: int = _setting(_QUICK.epochs, "times through the training slices")
+    seed: int = _setting(0, "start of every random choice")
+    image_size: int = _setting(_QUICK.image_size, "pixels along each side of a slice, a multiple of 32")
+    slices_per_epoch: int = _setting(0, "training slices drawn in an epoch; 0: all of them")
+    learning_rate: float = _setting(_QUICK.learning_rate, "size of AdamW's steps, at its highest")
+    schedule: str = _setting("cosine", "how the learning rate goes: cosine (a short rise, then down to 0) or constant")
+    weight_decay: float = _setting(1e-4, "AdamW's pull of the weights towards 0")
+    modalities: tuple[str, ...] = _setting(("flair", "t1ce", "t2"), "MRI modalities that the network sees")
+    regions: tuple[str, ...] = _setting(("whole",), "tumour regions that it predicts")
+    pretrained: bool = _setting(_QUICK.pretrained, "start the encoder from its ImageNet weights, which timm downloads")
+    encoder_weights: str = _setting("", "local file of the encoder's ImageNet weights, in place of the download")
+    weights: str = _setting("", "weights file of this course to start the whole network from")
+    drop_path: float = _setting(0.1, "share of the encoder's residual branches left out at random")
+    augment: bool = _setting(True, "vary the training slices at random: flips, turns, brightness, noise")
+    mixed_precision: str = _setting("no", "no, or 16-bit numbers where they do no harm: fp16 or bf16")
+    validate_patients: int = _setting(0, "validation patients to score after each epoch; 0: all of them")
+    resume: bool = _setting(False, "go on where a run of this name stopped, if there is one")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            self._demand(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("seed", "slices_per_epoch", "validate_patients", "weight_decay"):
+            self._demand(name, getattr(self, name) >= 0, "0 or more")
+        self._demand("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
+        self._demand("drop_path", 0 <= self.drop_path < 1, "at least 0 and below 1")
+        self._demand("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
+        self._demand("mixed_precision", self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS))
+        self._demand("modalities", _some_of(self.modalities, MODALITIES), f"one or more of {', '.join(MODALITIES)}")
+        self._demand("regions", _some_of(self.regions, REGIONS), f"one or more of {', '.join(REGIONS)}")
+        self._demand("name", re.fullmatch(r"\w[\w .-]*", self.name) is not None, "letters, digits, '-', '_', '.' only")
+        self._demand(
+            "image_size",
+            self.image_size > 0 and self.image_size % 32 == 0,
+            "a multiple of 32, such as 96 or 224, because the encoder halves the slice five times",
+        )
+        if self.batch_size == 1 and self.image_size == 32:
+            raise CourseError(
+                "One slice of 32 pixels leaves a single number per channel at the network's coarsest stage, and batch "
+                "normalisation can't tell a spread from one number. Take --batch-size 2 or --image-size 64."
+            )
+
+    def _demand(self, name: str, fulfilled: bool, wanted: str) -> None:
+        if not fulfilled:
+            raise CourseError(f"--{name.replace('_', '-')} must be {wanted}, not {getattr(self, name)!r}.")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return Path(self.runs) / self.name
+
+    def settings(self) -> dict[str, Any]:
+        """What the ledger keeps: everything that shapes the result, and no path of anyone's machine."""
+        settings = dataclasses.asdict(self)
+        del settings["runs"], settings["resume"]
+        for name in ("cache", "weights", "encoder_weights"):
+            settings[name] = Path(settings[name]).name
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """The command line as a configuration: ``batch_size`` is ``--batch-size``, and so on.
+
+    Raises:
+        CourseError: for a setting that can't be right.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m emcad_lib.train",
+        allow_abbrev=False,
+        description="Train EMCAD on prepared slices. The run's folder holds its ledger (run.json, history.csv) and its "
+        "weights, of the best epoch and of the last.",
+    )
+    for setting in dataclasses.fields(TrainConfig):
+        _add_flag(parser, setting)
+    settings: dict[str, Any] = {}
+    for name, value in vars(parser.parse_args(argv)).items():
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return TrainConfig(**settings)
+
+
+def _add_flag(parser: argparse.ArgumentParser, setting: dataclasses.Field[Any]) -> None:
+    flag, text, default = "--" + setting.name.replace("_", "-"), setting.metadata["help"], setting.default
+    if default is dataclasses.MISSING:
+        parser.add_argument(flag, required=True, help=text)
+    elif isinstance(default, bool):
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+    elif isinstance(default, tuple):
+        parser.add_argument(flag, nargs="+", default=default, help=f"{text} (default: {' '.join(default)})")
+    else:
+        shown = f" (default: {default})" if default != "" else ""
+        parser.add_argument(flag, type=type(default), default=default, help=text + shown)
+
+
+def _some_of(chosen: Sequence[str], known: Sequence[str]) -> bool:
+    return bool(chosen) and set(chosen) <= set(known) and len(set(chosen)) == len(chosen)
