@@ -98,8 +98,9 @@ def _parse(content: bytes) -> Any:
 
 
 def numbers(image: Any) -> NDArray[np.float32]:
-    """The voxel values with the file's scaling, as float32."""
-    values: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+    """The voxel values with the file's scaling, as float32; what is too large for that becomes infinity."""
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
     return values
 
 
