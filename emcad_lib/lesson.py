@@ -1,0 +1,159 @@
+"""What every notebook starts with: its profile, its patients, their cache, and a place for its figures."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from emcad_lib.data.brats import Patient, find_patients
+from emcad_lib.data.phantom import make_phantoms
+from emcad_lib.data.preprocess import preprocess
+from emcad_lib.data.slices import Cache
+from emcad_lib.files import CourseError, replacing, sha256, write_json
+from emcad_lib.profiles import Profile, get_profile
+
+DOTS_PER_INCH = 100
+
+
+def project_home() -> Path:
+    """The course's folder: EMCAD_HOME, else the nearest folder above this one that holds the course, else this one."""
+    if os.environ.get("EMCAD_HOME"):
+        return Path(os.environ["EMCAD_HOME"])
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "emcad_lib").is_dir()), here)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook's surroundings. Made by `begin`."""
+
+    notebook: str
+    profile: Profile
+    data_dir: Path
+    figures_dir: Path | None
+    seed: int
+    is_phantom: bool
+
+    @property
+    def runs(self) -> Path:
+        """Where training runs of this profile and these patients are kept."""
+        return project_home() / "runs" / f"{self.profile.name}-{self._data_name}"
+
+    @cached_property
+    def patients(self) -> list[Patient]:
+        """The patients that the lesson uses, at most as many as the profile says, sorted by name."""
+        if self.is_phantom:
+            make_phantoms(self.data_dir, self.profile.patients)
+        found, problems = find_patients(self.data_dir, need_segmentation=True)
+        for problem in problems:
+            print(f"Left out: {problem}")
+        return found[: self.profile.patients]
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The patients' slices, prepared for training. Prepared at first use, then reused."""
+        folder = project_home() / "data" / "cache" / f"{self._data_name}-{self.profile.patients}"
+        report = preprocess(self.data_dir, folder, limit=len(self.patients))
+        for problem in report.problems:
+            print(f"Left out: {problem}")
+        return Cache(folder)
+
+    @property
+    def _data_name(self) -> str:
+        if self.is_phantom:
+            return "phantom"
+        return f"{self.data_dir.name}-{hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:6]}"
+
+    def show(
+        self,
+        figure: Figure,
+        name: str,
+        data: pd.DataFrame | Mapping[str, Sequence[Any]],
+        alt: str,
+        runs: Sequence[str] = (),
+    ) -> None:
+        """Show a figure in the notebook, and keep it where the lesson keeps its figures.
+
+        Args:
+            figure: what `emcad_lib.show.plots` returns.
+            name: the figure's id, unique in the course, such as ``03-receptive-fields``.
+            data: the numbers behind the figure, as a table.
+            alt: what the figure shows, in a sentence, for those who can't see it.
+            runs: the names of the training runs that it draws on.
+        """
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+        display(Image(data=buffer.getvalue(), alt=alt))
+        if self.figures_dir is not None:
+            self._keep(name, buffer.getvalue(), pd.DataFrame(data), alt, list(runs))
+
+    def _keep(self, name: str, png: bytes, data: pd.DataFrame, alt: str, runs: list[str]) -> None:
+        assert self.figures_dir is not None
+        picture = self.figures_dir / f"{name}.png"
+        table = self.figures_dir / "data" / f"{name}.csv"
+        with replacing(picture) as beside:
+            beside.write_bytes(png)
+        with replacing(table) as beside:
+            data.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")
+        record = {
+            "id": name,
+            "file": picture.name,
+            "data": f"data/{table.name}",
+            "sha256": sha256(table),
+            "alt": alt,
+            "notebook": self.notebook,
+            "profile": self.profile.name,
+            "patients": "phantom" if self.is_phantom else "a reader's own",
+            "seed": self.seed,
+            "runs": runs,
+            "versions": versions(),
+        }
+        write_json(self.figures_dir / ".state" / "records" / f"{name}.json", record)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a figure or a run depends on."""
+    packages = ("emcad-course", "torch", "timm", "numpy", "matplotlib")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", seed: int = 0) -> Lesson:
+    """Start a lesson. All four settings may be left empty.
+
+    Args:
+        notebook: the notebook's name, such as ``03_multi_scale_convolution``.
+        profile: ci, quick or paper; empty: the environment's EMCAD_PROFILE, else quick.
+        data: a folder of BraTS patients; empty: the environment's EMCAD_DATA_DIR, else phantom patients, made here.
+        figures: a folder to keep the figures in; empty: they are only shown.
+        seed: of everything random in the lesson.
+
+    Raises:
+        CourseError: for an unknown profile, a folder that isn't there, or the paper profile without real patients.
+    """
+    chosen = get_profile(profile)
+    data = data or os.environ.get("EMCAD_DATA_DIR", "")
+    if not data and chosen.name == "paper":
+        raise CourseError(
+            "The paper profile trains on real patients. Set DATA_DIR to your BraTS folder (the README says how to get "
+            "one), or choose the quick profile, which makes its own patients."
+        )
+    folder = Path(data).expanduser().resolve() if data else project_home() / "data" / "phantom"
+    if data and not folder.is_dir():
+        raise CourseError(f"{folder}: there is no such folder. DATA_DIR must name a folder of BraTS patients.")
+    device = "GPU" if torch.cuda.is_available() else "CPU"
+    whose = "patients of yours" if data else "phantom patients"
+    print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px, on the {device}.")
+    return Lesson(notebook, chosen, folder, Path(figures).resolve() if figures else None, seed, is_phantom=not data)
