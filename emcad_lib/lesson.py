@@ -17,12 +17,15 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from emcad_lib.data.brats import Patient, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
-from emcad_lib.data.slices import Cache
+from emcad_lib.data.slices import Cache, SliceDataset
 from emcad_lib.files import CourseError, replacing, sha256, write_json
+from emcad_lib.model.pvt_emcad import PVTEMCAD
+from emcad_lib.model.weights import load_weights
 from emcad_lib.profiles import Profile, get_profile
 
 DOTS_PER_INCH = 100
@@ -70,6 +73,24 @@ class Lesson:
         for problem in report.problems:
             print(f"Left out: {problem}")
         return Cache(folder)
+
+    def example(self, image_size: int | None = None) -> tuple[Tensor, Tensor]:
+        """The slice with the most tumour of the first training patient.
+
+        Returns:
+            x: (1, 3, N, N), z-scores of FLAIR, T1ce and T2; N is ``image_size``, or the profile's.
+            y: (1, 1, N, N), 1 in the whole tumour, else 0.
+        """
+        dataset = SliceDataset(
+            self.cache, "train", image_size or self.profile.image_size, patients=self.cache.names("train")[:1]
+        )
+        x, y = dataset.__getitems__(list(range(len(dataset))))
+        richest = int(y.sum(dim=(1, 2, 3)).argmax())
+        return x[richest : richest + 1], y[richest : richest + 1]
+
+    def trained(self) -> PVTEMCAD:
+        """The network with the weights that the course ships, ready to predict. It has seen phantom patients only."""
+        return load_weights()
 
     @property
     def _data_name(self) -> str:
