@@ -1,0 +1,44 @@
+"""Every number that the lessons and the README state, computed again.
+
+A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. The name is a key of ``FACTS``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from emcad_lib import create_model
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def decoder_multiply_adds(encoder: str) -> float:
+    """Multiply-adds of the decoder's convolutions for one slice of 224 px, in units of 10^9."""
+    model = create_model(encoder).eval()
+    with torch.no_grad():
+        features = model.encoder(torch.zeros(1, 3, 224, 224))
+        with FlopCounterMode(display=False) as counter:
+            model.decoder(features)
+    return counter.get_total_flops() / 2e9
+
+
+FACTS: dict[str, Callable[[], float]] = {
+    # The network's size
+    "decoder_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder),
+    "decoder_parameters_b2": lambda: count(create_model("pvt_v2_b2").decoder),
+    "decoder_parameters_b0_357": lambda: count(create_model("pvt_v2_b0", kernel_sizes=(3, 5, 7)).decoder),
+    "decoder_parameters_b2_357": lambda: count(create_model("pvt_v2_b2", kernel_sizes=(3, 5, 7)).decoder),
+    "network_parameters_b0": lambda: count(create_model("pvt_v2_b0", in_channels=1)),
+    "network_parameters_b2": lambda: count(create_model("pvt_v2_b2", in_channels=1)),
+    "decoder_multiply_adds_b0": lambda: decoder_multiply_adds("pvt_v2_b0"),
+    "decoder_multiply_adds_b2": lambda: decoder_multiply_adds("pvt_v2_b2"),
+    # Published: Rahman et al. 2024 (arXiv 2405.06880)
+    "paper_decoder_millions_b0": lambda: 0.506,
+    "paper_decoder_millions_b2": lambda: 1.91,
+    "paper_decoder_gflops_b0": lambda: 0.11,
+    "paper_decoder_gflops_b2": lambda: 0.381,
+}
