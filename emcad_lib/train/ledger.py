@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 
 import emcad_lib
-from emcad_lib.files import CourseError, read_json, replacing, write_json
+from emcad_lib.files import CourseError, read_json, replacing, sha256, write_json
+from emcad_lib.train.config import TrainConfig
 
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.csv"
@@ -90,9 +91,9 @@ class Ledger:
             raise CourseError(f"{self.folder}: no epoch of this run is done yet.")
         return max(self.rows, key=lambda row: row["dice_patient"])
 
-    def begin(self) -> None:
-        """Write down that a new run starts."""
-        self.write_history(self.rows)
+    def begin(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
+        """Write down that a run starts, or goes on after the epochs ``rows``."""
+        self.write_history(rows)
         self.write_run()  # last, because a folder with a run.json counts as a run
 
     def record(self, row: Mapping[str, float]) -> None:
@@ -134,6 +135,55 @@ def read_ledger(folder: str | Path) -> Ledger:
         raise CourseError(f"{folder}: this run's ledger can't be read ({error}).") from error
 
 
+def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
+    """The ledger of the run that is to be resumed, or of a new one, which isn't written yet.
+
+    Args:
+        config: the settings asked for.
+        data: what identifies the data: the hash of the cache's manifest, and the patients by split.
+
+    Raises:
+        CourseError: when the name is taken and the run isn't to be resumed, or had other settings or data. Its number
+            of epochs may change, and the cache may have moved.
+    """
+    settings, started_from = config.settings(), _hashes(config)
+    if not is_run(config.folder):
+        run = {"config": settings, "data": dict(data), "started_from": started_from, "started": now()}
+        return Ledger(config.folder, {**run, "finished": None, "seconds": None, "resumed": []})
+    if not config.resume:
+        raise CourseError(
+            f"{config.folder}: there is a run of this name already. Go on with it by --resume, or take another --name."
+        )
+    ledger = read_ledger(config.folder)
+    before = ledger.config
+    changed = [
+        f"{name} was {before.get(name)}, is now {settings.get(name)}"
+        for name in sorted((before.keys() | settings.keys()) - {"epochs", "cache"})
+        if before.get(name) != settings.get(name)
+    ]
+    if ledger.run.get("data") != data:
+        changed.append(f"{config.cache} holds other data, or another split of it")
+    if ledger.run.get("started_from") != started_from:
+        changed.append("the weights to start from are others")
+    if changed:
+        raise CourseError(f"{config.folder}: a run can't go on otherwise than it began: {'; '.join(changed)}.")
+    ledger.run["config"] = settings
+    if config.epochs > before["epochs"]:
+        ledger.run["finished"] = None
+    return ledger
+
+
+def _hashes(config: TrainConfig) -> dict[str, str]:
+    """SHA-256 of the weights that a run starts from."""
+    hashes = {}
+    for name in ("weights", "encoder_weights"):
+        if path := getattr(config, name):
+            if not Path(path).is_file():
+                raise CourseError(f"{path}: there is no such file of weights.")
+            hashes[name] = sha256(path)
+    return hashes
+
+
 def is_run(folder: str | Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     return (Path(folder) / RUN_FILE).is_file()
@@ -144,7 +194,7 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def describe_setting(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device) -> dict[str, Any]:
     """What a run depends on beside its settings and its data: code, versions and machine."""
     packages = ("torch", "timm", "numpy", "accelerate")
     return {

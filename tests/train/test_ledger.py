@@ -9,7 +9,7 @@ import torch
 import emcad_lib
 from emcad_lib.files import CourseError, read_json
 from emcad_lib.train import ledger as ledger_module
-from emcad_lib.train.ledger import HISTORY, Ledger, code_hash, describe_setting, is_run, read_ledger
+from emcad_lib.train.ledger import HISTORY, Ledger, code_hash, describe_environment, is_run, read_ledger
 
 
 def row(epoch, dice):
@@ -85,14 +85,14 @@ def test_a_folder_counts_as_a_run_only_when_its_history_is_there_too(tmp_path, m
     assert not is_run(tmp_path)
 
 
-def test_the_setting_names_code_versions_and_machine_and_no_path():
-    setting = describe_setting(torch.device("cpu"))
+def test_the_environment_names_code_versions_and_machine_and_no_path():
+    environment = describe_environment(torch.device("cpu"))
 
-    assert setting["code"]["sha256"] == code_hash()
-    assert setting["versions"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert setting["versions"]["emcad_lib"] == emcad_lib.__version__
-    assert setting["machine"]["device"] == "cpu"
-    assert "/" not in str(setting)
+    assert environment["code"]["sha256"] == code_hash()
+    assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert environment["versions"]["emcad_lib"] == emcad_lib.__version__
+    assert environment["machine"]["device"] == "cpu"
+    assert "/" not in str(environment)
 
 
 def test_the_code_hash_changes_with_the_code_of_the_four_rooms_only(tmp_path, monkeypatch):
