@@ -52,8 +52,8 @@ def test_a_real_patient_is_read_in_lps_and_its_segmentation_comes_back_voxel_for
         tuple(int(region_mask(scan.regions, region).sum()) for region in ("whole", "core", "enhancing"))
         == VOLUMES[name]
     )
-    # Skull-stripped: nothing but brain, which lies inside the grid and fills a seventh to a quarter of it.
-    assert 0.1 < (scan.images[1] != 0).mean() < 0.3
+    # Skull-stripped: only brain is left, 13.5% to 18.3% of the grid in these ten.
+    assert 0.13 < (scan.images[1] != 0).mean() < 0.19
 
     write_segmentation(tmp_path / "seg.nii.gz", scan.regions, scan, patient.convention)
     written = nib.load(tmp_path / "seg.nii.gz")
