@@ -51,8 +51,8 @@ def find_patients(folder: str | Path, need_segmentation: bool = False) -> tuple[
         CourseError: ``folder`` doesn't exist, or holds nothing that looks like a patient.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+    if not os.path.isdir(folder):  # unlike Path.is_dir, it doesn't raise where a folder above can't be entered
+        what = "this is a file, not a folder" if os.path.exists(folder) else "there is no such folder"
         raise CourseError(f"{folder}: {what}. Give the folder that holds the patients.")
     found: list[Patient] = []
     problems: list[PatientError] = []
@@ -80,7 +80,7 @@ def find_patient(folder: str | Path) -> Patient:
         CourseError: there is no such folder, no patient in it, or several.
     """
     folder = Path(folder)
-    if folder.is_file():
+    if os.path.isfile(folder):
         return _patient_of_file(folder)
     patients, problems = find_patients(folder)
     names = sorted({patient.name for patient in patients} | {problem.patient for problem in problems})
@@ -154,7 +154,7 @@ def _decathlon_patients(place: Path, files: list[Path], need_segmentation: bool)
             continue
         labels = place.parent / "labelsTr"
         either = (labels / f"{name}.nii.gz", labels / f"{name}.nii")
-        segmentation = next((file for file in either if file.is_file()), None)
+        segmentation = next((file for file in either if os.path.isfile(file)), None)
         if segmentation is None and need_segmentation:
             remedy = "Put it in the folder labelsTr beside imagesTr, or leave the patient out"
             yield PatientError(name, labels / path.name, "the segmentation is missing", remedy)
