@@ -80,7 +80,7 @@ class Cache:
                 raise CourseError(f"Patient {name}, {path}: it can't be read ({error}). Prepare it again.") from error
             if array.shape != shape or array.dtype != np.uint8:
                 raise CourseError(
-                    f"Patient {name}, {path}: it holds {array.dtype} {array.shape}, but the manifest says uint8 {shape}. "
+                    f"Patient {name}, {path}: it holds {array.dtype} {array.shape}, the manifest says uint8 {shape}. "
                     "Delete the patient's folder and prepare the patients again."
                 )
             self._open[name, file] = array
