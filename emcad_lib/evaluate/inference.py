@@ -1,0 +1,259 @@
+"""From slices to probabilities, and from a scan to a segmentation, on the grid that they came on.
+
+A network that was trained on slices of 96 pixels has learnt how large things look at 2 mm per pixel. So slices are
+brought to that pixel size first, and what comes out is brought back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emcad_lib.data.brats import MODALITIES, Scan
+from emcad_lib.data.labels import REGIONS
+from emcad_lib.data.preprocess import dequantise, prepare_patient
+from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.files import CourseError
+from emcad_lib.model.pvt_emcad import ModelConfig
+from emcad_lib.progress import progress
+
+# A voxel of a region belongs to every region round it: see labels.py.
+_BITS = {"whole": 0b001, "core": 0b011, "enhancing": 0b111}
+
+
+def predict(
+    model: nn.Module,
+    images: NDArray[np.generic] | Tensor,
+    image_size: int | None = None,
+    batch_size: int = 16,
+    device: str | torch.device | None = None,
+    flip: bool = False,
+    show: bool = False,
+    modalities: Sequence[str] | None = None,
+    pixel_mm: tuple[float, float] = (1.0, 1.0),
+) -> NDArray[np.float32]:
+    """How likely does each pixel belong to each region?
+
+    Each slice is centred on the canvas that the network was trained on, or on a larger one if it doesn't fit: training
+    may cut a large brain, a prediction doesn't. The canvas is resampled to the pixel size of the training, with sides
+    that are multiples of 32, and the probabilities are resampled back.
+
+    Args:
+        model: gives logits (B, R, H, W), or a list of them with the prediction last. Its mode, training or not, is
+            left as it was.
+        images: slices (S, C, H, W) of any height and width: float z-scores with 0 outside the brain, or uint8 as in
+            the cache. Four channels are all of MODALITIES in their order, of which the model's own are picked; any
+            other number is taken as what the model wants.
+        image_size: pixels along the side of the training slices; by default as the model's metadata say.
+        batch_size: slices at a time. It doesn't change the result.
+        device: where to compute. The model is moved there. By default, where the model is.
+        flip: average with the prediction of the mirrored slice, left and right swapped. Takes twice as long.
+        show: show a progress bar.
+        modalities: which of the four channels to use; by default as the model's metadata say.
+        pixel_mm: millimetres per pixel of ``images``, down and across.
+
+    Returns:
+        Probabilities (S, R, H, W) on the pixel grid of ``images``.
+
+    Raises:
+        CourseError: neither the arguments nor the metadata say what is needed; the network gives NaN.
+        ValueError: ``images`` are no slices, or don't have the channels that the network takes.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"Slices have the shape (slices, channels, height, width), not {tuple(images.shape)}.")
+    channels = _channels(model, images.shape[1], modalities)
+    canvas = _Canvas.of((images.shape[2], images.shape[3]), pixel_mm, _image_size(model, image_size))
+    if device is not None:
+        model.to(device)
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    starts = range(0, images.shape[0], batch_size)
+    parts = []
+    with _predicting(model):
+        for start in progress(starts, "segment", unit="batch") if show else starts:
+            batch = images[start : start + batch_size][:, channels]
+            x = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))  # a cache is read-only: copy
+            x = x.to(home)
+            x = canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
+            probability = _probability(model, x)  # (B, R, N, M)
+            if flip:
+                probability = (probability + _probability(model, x.flip(-1)).flip(-1)) / 2
+            parts.append(canvas.take(probability).cpu())  # (B, R, H, W)
+    probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
+    if not np.isfinite(probabilities).all():
+        raise CourseError("The network gives NaN: its weights are broken. Did its training diverge?")
+    return probabilities
+
+
+def segment_scan(
+    model: nn.Module,
+    scan: Scan,
+    threshold: float = 0.5,
+    image_size: int | None = None,
+    modalities: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    batch_size: int = 16,
+    device: str | torch.device | None = None,
+    flip: bool = False,
+    show: bool = False,
+) -> NDArray[np.uint8]:
+    """Where in a scan is the tumour?
+
+    A voxel of the brain belongs to a region when its probability is above ``threshold``, and then to every region
+    round it as well: an enhancing voxel is core and whole tumour too. A model that only knows the whole tumour sets
+    bit 0 only.
+
+    Args:
+        model: see :func:`predict`, as for the arguments that aren't named here.
+        scan: a patient's scan, with or without a segmentation.
+        threshold: between 0 and 1.
+        regions: what the model's outputs mean, of REGIONS; by default as the model's metadata say.
+
+    Returns:
+        Region bits (I, J, K) on the scan's grid, 0 outside the brain.
+
+    Raises:
+        CourseError: the threshold makes no sense; the regions aren't known, or aren't as many as the model's outputs;
+            as in :func:`predict`.
+        ValueError: a modality of the scan has no contrast.
+    """
+    if not 0 < threshold < 1:
+        raise CourseError(f"The threshold is a probability between 0 and 1, not {threshold:g}.")
+    regions = known_regions(model) if regions is None else _names(model, "regions", regions, REGIONS)
+    prepared = prepare_patient(scan)
+    probabilities = predict(
+        model, prepared.images, image_size, batch_size, device, flip, show, modalities,
+        pixel_mm=(scan.spacing[1], scan.spacing[0]),
+    )  # fmt: skip
+    if probabilities.shape[1] != len(regions):
+        raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
+    found = np.zeros_like(prepared.images[:, 0])  # (S, H, W)
+    for index, region in enumerate(regions):
+        found[probabilities[:, index] > threshold] |= _BITS[region]
+    found[~prepared.images.any(axis=1)] = 0  # no tumour outside the brain
+    bits = np.zeros(scan.images.shape[1:], dtype=np.uint8)
+    bits[tuple(slice(first, end) for first, end in prepared.box)] = found.transpose(2, 1, 0)  # (I, J, K) of (S, H, W)
+    return bits
+
+
+def known_regions(model: nn.Module) -> list[str]:
+    """Which regions a model predicts, in the order of its outputs, as its metadata say.
+
+    Raises:
+        CourseError: they don't, or not of REGIONS.
+    """
+    return _names(model, "regions", None, REGIONS)
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """Where a slice lies for the network, and the way back.
+
+    Attributes:
+        shape: height and width of the slices.
+        room: height and width, in pixels of the slices, of the canvas that they are centred on.
+        network: height and width of that canvas in pixels of the network, multiples of 32.
+    """
+
+    shape: tuple[int, int]
+    room: tuple[int, int]
+    network: tuple[int, int]
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], pixel_mm: tuple[float, float], image_size: int) -> _Canvas:
+        """The canvas of the training (see ``slices.py``), or larger where slices of ``shape`` need it."""
+        trained_mm = max(CANVAS_MM, image_size) / image_size  # per pixel of the network
+        sides = []
+        for length, mm in zip(shape, pixel_mm, strict=True):
+            needed = max(image_size, length * mm / trained_mm)
+            network = math.ceil(round(needed / 32, 6)) * 32
+            sides.append((max(length, round(network * trained_mm / mm)), network))
+        (high, rows), (wide, columns) = sides
+        return cls(shape, (high, wide), (rows, columns))
+
+    @property
+    def _margins(self) -> tuple[int, int]:
+        top, left = ((room - length) // 2 for room, length in zip(self.room, self.shape, strict=True))
+        return top, left
+
+    def put(self, x: Tensor) -> Tensor:
+        """Slices (B, C, H, W) onto the canvas: (B, C, N, M)."""
+        (top, left), (height, width), (high, wide) = self._margins, self.shape, self.room
+        x = F.pad(x, (left, wide - width - left, top, high - height - top))
+        return self._resample(x, self.network)
+
+    def take(self, x: Tensor) -> Tensor:
+        """Maps (B, R, N, M) of the canvas back to the slices' own pixels: (B, R, H, W)."""
+        (top, left), (height, width) = self._margins, self.shape
+        return self._resample(x, self.room)[:, :, top : top + height, left : left + width]
+
+    @staticmethod
+    def _resample(x: Tensor, size: tuple[int, int]) -> Tensor:
+        if x.shape[2:] == size:
+            return x
+        return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+@contextmanager
+def _predicting(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each module is back in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _probability(model: nn.Module, x: Tensor) -> Tensor:
+    logits = model(x)
+    return torch.sigmoid(logits[-1] if isinstance(logits, list | tuple) else logits)
+
+
+def _channels(model: nn.Module, count: int, modalities: Sequence[str] | None) -> list[int] | slice:
+    """Which of ``count`` channels the model takes, in its order."""
+    if count != len(MODALITIES):
+        return slice(None)
+    names = _names(model, "modalities", modalities, MODALITIES)
+    config = getattr(model, "config", None)
+    if isinstance(config, ModelConfig) and len(names) != config.in_channels:
+        raise CourseError(f"The network takes {config.in_channels} channels, but {len(names)} modalities are named.")
+    return [MODALITIES.index(name) for name in names]
+
+
+def _names(model: nn.Module, key: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """``given`` or what the model's metadata hold under ``key``, refused unless each is one of ``known``."""
+    names = _stored(model, key) if given is None else given
+    if isinstance(names, str) or not names or not set(names) <= set(known) or len(set(names)) < len(names):
+        raise CourseError(f"{key} must be one or more of {', '.join(known)}, each once, in a list, not {names!r}.")
+    return list(names)
+
+
+def _image_size(model: nn.Module, given: int | None) -> int:
+    size = _stored(model, "image_size") if given is None else given
+    if not isinstance(size, int) or size < 1:
+        raise CourseError(f"image_size is the number of pixels along a side, not {size!r}.")
+    return size
+
+
+def _stored(model: nn.Module, key: str) -> Any:
+    """What the model's metadata say, from the text that a weights file can hold."""
+    try:
+        return json.loads(getattr(model, "metadata", {})[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CourseError(
+            f"The model doesn't say on which {key} it was trained. Weights from emcad_lib.train do; else "
+            f"give {key}=..., or store it with save_weights(model, path, {key}=...)."
+        ) from error

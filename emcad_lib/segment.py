@@ -1,0 +1,147 @@
+"""Segment one patient: ``python -m emcad_lib.segment PATIENT_DIR --out FILE.nii.gz``.
+
+The segmentation lies on the voxel grid of the patient's own images, in the labels of the patient's release of BraTS. A
+model that only knows the whole tumour marks all of it with the label of oedema: in every release the whole tumour is
+"any label", so the whole tumour is read back right, and nothing is claimed about the core.
+
+This is a teaching tool and not a medical device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from emcad_lib.data.brats import Patient, PatientError, find_patient, read_scan, write_segmentation
+from emcad_lib.data.labels import region_mask
+from emcad_lib.evaluate.inference import known_regions, segment_scan
+from emcad_lib.evaluate.metrics import dice, volume_cm3
+from emcad_lib.files import CourseError
+from emcad_lib.model.weights import REFERENCE_WEIGHTS, load_weights
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What came out for one patient.
+
+    Attributes:
+        patient: the patient's name.
+        path: the file that was written.
+        weights: the file of weights that was used.
+        seconds: from reading the scan to the written file.
+        volumes: region -> cm3, for each region that the model knows.
+        scores: region -> Dice against the patient's own segmentation; empty where there is none.
+    """
+
+    patient: str
+    path: Path
+    weights: Path
+    seconds: float
+    volumes: dict[str, float]
+    scores: dict[str, float]
+
+    def __str__(self) -> str:
+        found = [
+            f"{region} {volume:.1f} cm3" + (f" (Dice {self.scores[region]:.3f})" if region in self.scores else "")
+            for region, volume in self.volumes.items()
+        ]
+        return (
+            f"{self.patient}: segmented with {self.weights.name} in {self.seconds:.1f} s, written to {self.path}\n"
+            f"Tumour found: {', '.join(found)}. This is a teaching tool, not a medical device."
+        )
+
+
+def segment_patient(
+    patient_dir: str | Path,
+    out: str | Path,
+    weights: str | Path | None = None,
+    threshold: float = 0.5,
+    show: bool = False,
+) -> Path:
+    """Segment one patient and write the result as NIfTI, on the grid and in the label convention of the input.
+
+    Args:
+        patient_dir: the patient's folder, in any BraTS naming; a segmentation isn't needed.
+        out: the file to write, .nii.gz or .nii. One that exists is replaced, once everything has gone well.
+        weights: a file of ``save_weights``; by default the reference weights that the course ships.
+        threshold: probability above which a voxel belongs to a region.
+        show: show a progress bar.
+
+    Returns:
+        The path of the written file.
+
+    Raises:
+        CourseError: anything that is wrong with the patient, the weights or ``out``. Nothing is written then.
+    """
+    return _segment(patient_dir, out, weights, threshold, show).path
+
+
+def _segment(
+    patient_dir: str | Path, out: str | Path, weights: str | Path | None, threshold: float, show: bool
+) -> Segmented:
+    started = time.perf_counter()
+    out = Path(out)
+    patient = find_patient(patient_dir)
+    _check_out(out, patient)  # before the work, not after it
+    model = load_weights(weights)
+    regions = known_regions(model)
+    scan = read_scan(patient)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        bits = segment_scan(model, scan, threshold, device=device, show=show)
+    except ValueError as error:
+        remedy = "Fetch the patient's files again"
+        raise PatientError(patient.name, patient_dir, str(error), remedy) from error
+    write_segmentation(out, bits, scan, patient.convention)
+    seconds = time.perf_counter() - started
+
+    volumes, scores = {}, {}
+    for region in regions:
+        mask = region_mask(bits, region)
+        volumes[region] = volume_cm3(mask, scan.spacing)
+        if scan.regions is not None:
+            scores[region] = dice(mask, region_mask(scan.regions, region))
+    return Segmented(patient.name, out, Path(weights or REFERENCE_WEIGHTS), seconds, volumes, scores)
+
+
+def _check_out(out: Path, patient: Patient) -> None:
+    if not out.name.lower().endswith((".nii", ".nii.gz")):
+        raise CourseError(f"{out}: a segmentation is written as NIfTI. Give --out a name that ends in .nii.gz or .nii.")
+    if out.is_dir():
+        raise CourseError(f"{out}: this is a folder. Give --out the name of a file in it.")
+    own = [*patient.images.values(), *([patient.segmentation] if patient.segmentation else [])]
+    if out.resolve() in [path.resolve() for path in own]:
+        raise CourseError(f"{out}: this is one of the patient's own files, and would be lost. Give --out another name.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 1 after a message on what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m emcad_lib.segment",
+        description="Segment the brain tumour of one patient. A model that only knows the whole tumour, as the "
+        "reference weights do, marks all of it with the label of oedema, and claims nothing about the tumour's core. "
+        "A teaching tool, not a medical device.",
+    )
+    parser.add_argument("patient_dir", metavar="PATIENT_DIR", help="the patient's folder, in any BraTS naming")
+    parser.add_argument("--out", required=True, metavar="FILE.nii.gz", help="the segmentation to write or to replace")
+    parser.add_argument("--weights", metavar="FILE", help="weights of this course (default: the reference weights)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="probability above which a voxel is tumour (default: 0.5)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        print(_segment(arguments.patient_dir, arguments.out, arguments.weights, arguments.threshold, show=True))
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

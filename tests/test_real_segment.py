@@ -1,0 +1,31 @@
+"""Real patients, in each naming: the segmentation lies on their grid. Collected only where EMCAD_BRATS_DIR is set."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from emcad_lib import create_model, save_weights
+from emcad_lib.segment import main
+
+
+@pytest.mark.parametrize("joint", ["_flair", "-t2f"])
+def test_a_real_patient_is_segmented_on_the_grid_of_the_input(joint, brats_dir, tmp_path, capsys):
+    flair = sorted(brats_dir.rglob(f"*{joint}.nii*"))[0]
+    model = create_model()
+    model.heads[-1].weight.data.zero_()
+    model.heads[-1].bias.data.fill_(9.0)  # all brain is tumour
+    metadata = {"modalities": json.dumps(["flair", "t1ce", "t2"]), "regions": json.dumps(["whole"]), "image_size": "64"}
+    save_weights(model, tmp_path / "w.safetensors", **metadata)
+
+    out = tmp_path / "seg.nii.gz"
+    assert main([str(flair.parent), "--out", str(out), "--weights", str(tmp_path / "w.safetensors")]) == 0
+
+    given, written = nib.load(flair), nib.load(out)
+    np.testing.assert_array_equal(written.affine, given.affine)
+    labels = np.asarray(written.dataobj)
+    assert labels.shape == given.shape
+    assert np.unique(labels).tolist() == [0, 2]
+    assert labels[np.asarray(given.dataobj) != 0].all()
+    assert "Dice" in capsys.readouterr().out
