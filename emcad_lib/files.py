@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+SPACE_OF_A_FULL_DISK = 1 << 20  # bytes: writers stop when the next block doesn't fit, so a little is left
+
 
 class CourseError(Exception):
     """Something that the reader can mend. The message says what is wrong, where, and what to do."""
@@ -31,22 +33,39 @@ def replacing(path: str | Path) -> Iterator[Path]:
         CourseError: when the disk is full. Whatever stood at ``path`` before is still there, untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".writing-{os.getpid()}-{path.name}"
-    _remove(beside)
+    beside, aside = (path.parent / f".{what}-{os.getpid()}-{path.name}" for what in ("writing", "replaced"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(beside)
         yield beside
-        if path.is_dir():
-            _remove(path)
+        if path.is_dir():  # a folder can't be renamed onto another, so the old one steps aside first
+            os.replace(path, aside)
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CourseError(
-                f"{path}: the disk is full. Nothing was overwritten; free some space and run the same command again."
-            ) from error
+    except CourseError:
         raise
+    except Exception as error:
+        if not _is_full(path.parent, error):
+            raise
+        raise CourseError(
+            f"{path}: the disk is full. Nothing was overwritten; free some space and run the same command again."
+        ) from error
     finally:
         _remove(beside)
+        _remove(aside)
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether a write failed for want of space.
+
+    The system's error number says it. But safetensors passes on its words only, and NumPy and PyTorch not even those:
+    then a look at the disk decides.
+    """
+    reasons = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in reasons
+    if any(os.strerror(reason) in str(error) for reason in reasons):
+        return True
+    return folder.is_dir() and shutil.disk_usage(folder).free < SPACE_OF_A_FULL_DISK
 
 
 def _remove(path: Path) -> None:
