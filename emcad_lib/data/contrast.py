@@ -5,87 +5,80 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from emcad_lib.data.anatomy import Anatomy, Fields
+from emcad_lib.data.anatomy import Anatomy
+from emcad_lib.data.fields import Fields, blur, white_noise_after
 from emcad_lib.data.tumour import ENHANCING, NECROSIS, OEDEMA, box_around
 
 
-def render(recipe: Mapping[str, Any], anatomy: Anatomy, labels: Tensor, fields: Fields) -> Tensor:
-    """The four images, float32 (4, I, J, K) with whole numbers of 1 or more in the brain and 0 around it.
+def render(recipe: Mapping[str, Any], anatomy: Anatomy, labels: Tensor) -> Tensor:
+    """The four images, int16 (4, I, J, K), 1 or more in the brain and 0 around it.
 
     Args:
         recipe: a whole patient's recipe.
         labels: uint8 (I, J, K), the tumour.
     """
-    lesions = _lesions(recipe["lesions"], anatomy, fields) * (labels == 0)
-    vessels = _vessels(anatomy, fields) * (labels == 0)
-    images = []
-    for name, settings in recipe["images"].items():
-        image = torch.tensordot(torch.tensor(settings["tissue"], dtype=torch.float32), anatomy.tissue, dims=1)
-        healthy = image[anatomy.brain]
-        mean, deviation = float(healthy.mean()), float(healthy.std())
+    fields = anatomy.fields
+    healthy = labels == 0
+    lesions = _lesions(recipe["lesions"], anatomy).mul_(healthy)
+    vessels = _vessels(anatomy).mul_(healthy)
+    tumour = _Tumour(labels, fields) if not healthy.all() else None
+    images = torch.empty(len(recipe["images"]), *fields.shape, dtype=torch.int16)
+    for number, (name, settings) in enumerate(recipe["images"].items()):
+        csf, grey, white = settings["tissue"]
+        image = white + anatomy.tissue[0] * (csf - white)
+        image.add_(anatomy.tissue[1], alpha=grey - white)
+        values = image[anatomy.brain]
+        mean, deviation = float(values.mean()), float(values.std())
         image.sub_(mean).div_(deviation)  # now in standard deviations of the healthy brain, as the recipe counts
-        image += settings["texture"] * fields.smooth(f"texture {name}", 6)
-        image += settings["lesion_z"] * lesions
+        image.add_(fields.smooth(f"texture {name}", 6), alpha=settings["texture"])
+        image.add_(lesions, alpha=settings["lesion_z"])
         if settings["vessel_z"]:
-            image += settings["vessel_z"] * vessels
-        _paint_tumour(image, settings, labels, fields, name)
-        image.add_(mean / deviation)
-        image *= torch.exp(settings["bias"] * fields.smooth(f"bias {name}", 70))
-        image += settings["noise"] * fields.noise(f"noise {name}")
-        image = _blur(image, settings["blur_mm"])
-        whole_numbers = (image * (settings["brightness"] * deviation / mean)).round_().clamp_(1, 32000)
-        images.append(whole_numbers * anatomy.brain)
-    return torch.stack(images)
+            image.add_(vessels, alpha=settings["vessel_z"])
+        if tumour:
+            tumour.paint(image, settings, name)
+        image.add_(mean / deviation).mul_(fields.smooth(f"bias {name}", 70).mul_(settings["bias"]).exp_())
+        image.add_(fields.noise(f"noise {name}"), alpha=settings["noise"] / white_noise_after(settings["blur_mm"]))
+        image = blur(image, settings["blur_mm"], settings["shift_mm"])
+        image.mul_(settings["brightness"] * deviation / mean).round_().clamp_(1, 32000).mul_(anatomy.brain)
+        images[number] = image
+    return images
 
 
-def _paint_tumour(image: Tensor, settings: Mapping[str, Any], labels: Tensor, fields: Fields, name: str) -> None:
-    """Paint the tumour's parts into ``image`` (I, J, K) in place, with soft borders and a texture of their own."""
-    if not labels.any():
-        return
-    box = tuple(slice(max(part.start - 3, 0), part.stop + 3) for part in box_around(labels > 0))
-    part, inside = image[box], labels[box]
-    parts = torch.stack([(inside == label).float() for label in (OEDEMA, NECROSIS, ENHANCING)])
-    soft = torch.stack([_blur(mask, (0.8, 0.8, 0.8)) for mask in parts])
-    uneven = fields.smooth("uneven", 11)[box]
-    grain = fields.smooth(f"grain {name}", 4.5)[box]
-    paint = torch.zeros_like(part)
-    for share, brightness, rough in zip(soft, settings["tumour_z"], (0.25, 0.5, 0.35), strict=True):
-        paint += share * (brightness + rough * (0.7 * uneven + 0.5 * grain))
-    kept = settings["anatomy_kept"] * soft[0]  # the tissue under an oedema shines through
-    part.mul_(1 - soft.sum(0) + kept).add_(paint * (1 - kept))
+class _Tumour:
+    """What all four images share of the tumour: its parts with soft borders, and how uneven it is."""
+
+    def __init__(self, labels: Tensor, fields: Fields) -> None:
+        low_high = [slice(max(part.start - 3, 0), part.stop + 3) for part in box_around(labels > 0)]
+        self.box = (low_high[0], low_high[1], low_high[2])
+        self.fields = fields
+        self.uneven = fields.smooth("uneven", 11)[self.box]
+        parts = [(labels[self.box] == label).float() for label in (OEDEMA, NECROSIS, ENHANCING)]
+        self.parts = [blur(part, (0.8, 0.8, 0.8)) for part in parts]
+
+    def paint(self, image: Tensor, settings: Mapping[str, Any], name: str) -> None:
+        """Paint the tumour into ``image`` (I, J, K) in place."""
+        rough = 0.7 * self.uneven + 0.5 * self.fields.smooth(f"grain {name}", 4.5)[self.box]
+        paint = torch.zeros_like(rough)
+        for share, brightness, roughness in zip(self.parts, settings["tumour_z"], (0.25, 0.5, 0.35), strict=True):
+            paint += share * (brightness + roughness * rough)
+        kept = settings["anatomy_kept"] * self.parts[0]  # the tissue under an oedema shines through
+        image[self.box].mul_(1 - sum(self.parts) + kept).add_(paint * (1 - kept))
 
 
-def _lesions(recipe: Mapping[str, Any], anatomy: Anatomy, fields: Fields) -> Tensor:
+def _lesions(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
     """Spots of old, harmless damage in white matter beside the ventricles, 0..1: bright in FLAIR, and no tumour."""
     beside = anatomy.ventricles * anatomy.tissue[2]
-    spots = fields.smooth("lesions", recipe["size_mm"]) + recipe["amount"]
-    return ((beside - 0.04) * 8).clamp_(0, 1) * spots.clamp_(0, 1)
+    spots = anatomy.fields.smooth("lesions", recipe["size_mm"]).add_(recipe["amount"])
+    return beside.sub_(0.04).mul_(8).clamp_(0, 1).mul_(spots.clamp_(0, 1))
 
 
-def _vessels(anatomy: Anatomy, fields: Fields) -> Tensor:
-    """Vessels and choroid plexus, 0..1, which take up contrast agent: thin tubes near CSF, and tufts in the ventricles."""
-    one, other = fields.smooth("vessels 1", 13), fields.smooth("vessels 2", 13)
-    tubes = torch.exp(-(one**2 + other**2) * 40)  # along the lines where both fields cross zero
-    near_csf = (anatomy.tissue[0] * 2 + 0.1).clamp_(0, 1)
-    tufts = (anatomy.ventricles - 0.35).clamp_(0, 1) * (fields.smooth("choroid plexus", 8) - 0.8).clamp_(0, 1) * 2
-    return torch.maximum(tubes * near_csf, tufts)
-
-
-def _blur(image: Tensor, sigma: tuple[float, ...] | list[float]) -> Tensor:
-    """Gaussian blur of an image (I, J, K), with a width in voxels for each axis."""
-    blurred = image[None, None]
-    for axis, width in enumerate(sigma):
-        reach = max(1, int(np.ceil(2.5 * width)))
-        steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
-        kernel = torch.exp(-(steps**2) / (2 * width**2))
-        shape = [1] * 5
-        shape[2 + axis] = len(kernel)
-        padding = [0] * 6
-        padding[5 - 2 * axis] = padding[4 - 2 * axis] = reach
-        blurred = F.conv3d(F.pad(blurred, padding, mode="replicate"), (kernel / kernel.sum()).view(shape))
-    return blurred[0, 0]
+def _vessels(anatomy: Anatomy) -> Tensor:
+    """What takes up contrast agent in every brain, 0..1: vessels near CSF, and choroid plexus in the ventricles."""
+    one, other = (anatomy.fields.smooth(f"vessels {number}", 13) for number in (1, 2))
+    tubes = one.square_().add_(other.square_()).mul_(-20).add_(1).clamp_(0)  # lines where both fields cross zero
+    tubes.mul_((anatomy.tissue[0] * 2).add_(0.25).clamp_(0, 1))
+    tufts = anatomy.fields.smooth("choroid plexus", 8).sub_(0.8).clamp_(0, 0.5).mul_(2)
+    return torch.maximum(tubes, tufts.mul_((anatomy.ventricles - 0.35).clamp_(0, 1)))

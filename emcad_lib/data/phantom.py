@@ -1,15 +1,18 @@
 """Phantom patients: synthetic four-modality MRI of brains with a glioma, in the BraTS 2020 format.
 
-Nothing in them comes from a patient. A recipe of random numbers (``recipe.py``) bends a public template of the healthy brain
-(``anatomy.py``), grows a tumour in it (``tumour.py``) and takes four images (``contrast.py``). Patient ``index`` of series
-``seed`` is the same voxel by voxel wherever, whenever and with however many others it's made. Built step by step in
+Nothing in them comes from a patient. A recipe of random numbers (``recipe.py``) bends a public template of the healthy
+brain (``anatomy.py``), grows a tumour in it (``tumour.py``) and takes four images (``contrast.py``). Patient ``index``
+of series ``seed`` is the same voxel by voxel, whenever and with however many others it's made. Built step by step in
 notebooks/01.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +21,12 @@ from typing import Any
 import joblib
 import nibabel as nib
 import numpy as np
+import torch
 
 from emcad_lib.data.anatomy import GRID, build_anatomy, one_thread
+from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.contrast import render
-from emcad_lib.data.recipe import MODALITIES, draw_recipe
+from emcad_lib.data.recipe import draw_recipe
 from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.progress import progress
@@ -32,7 +37,7 @@ AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 @dataclass(frozen=True)
 class Phantom:
-    """One patient: images float32 (4, 240, 240, 155) in the order of MODALITIES, labels uint8 (240, 240, 155), recipe."""
+    """One patient: images float32 (4, 240, 240, 155) in MODALITIES order, labels uint8 (240, 240, 155), recipe."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -40,7 +45,7 @@ class Phantom:
 
 
 def make_phantom(seed: int, index: int) -> Phantom:
-    """Patient ``index`` of the series ``seed``, in LPS voxel order, labels as in BraTS 2020 (1 necrosis, 2 oedema, 4)."""
+    """Patient ``index`` of the series ``seed``: axes L, P, S, labels as in BraTS 2020."""
     return build_phantom(draw_recipe(seed, index))
 
 
@@ -53,9 +58,9 @@ def build_phantom(recipe: Mapping[str, Any]) -> Phantom:
     core_radius = equal_volume_radius(tumour["whole_cm3"] * tumour["core_share"])
     mass_effect = partial(push, foci=tumour["foci"], radius=core_radius, strength=tumour["push"])
     with one_thread():
-        anatomy, fields = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
-        part = grow(tumour, anatomy, fields)
-        rendered = render(recipe, anatomy, part, fields)
+        anatomy = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
+        part = grow(tumour, anatomy)
+        rendered = render(recipe, anatomy, part)
     images = np.zeros((len(MODALITIES), *GRID), dtype=np.float32)
     images[(slice(None), *anatomy.box)] = rendered.numpy()
     labels = np.zeros(GRID, dtype=np.uint8)
@@ -85,6 +90,19 @@ def write_phantom(folder: str | Path, seed: int, index: int) -> Path:
         record = {"phantom_version": PHANTOM_VERSION, **phantom.recipe, "bytes": sizes}
         write_json(beside / f"{name}_recipe.json", record)
     return Path(folder) / name
+
+
+def _job(folder: Path, seed: int, index: int) -> None:
+    torch.set_num_threads(1)  # each thread has a setting of its own
+    write_phantom(folder, seed, index)
+    _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    """Hand freed arrays back to the system; glibc would keep them, and the memory would grow patient by patient."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # a C library without it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write_nifti(path: Path, voxels: np.ndarray) -> None:
@@ -127,9 +145,11 @@ def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int
     folders = [folder / patient_name(index) for index in range(patients)]
     missing = [index for index in range(patients) if not is_finished(folders[index], seed, index)]
     workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    jobs = (joblib.delayed(write_phantom)(folder, seed, index) for index in missing)
-    made = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
-    with progress(label=f"Phantom patients in {folder}", total=patients, unit="patient") as bar:
+    jobs = (joblib.delayed(_job)(folder, seed, index) for index in missing)
+    # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
+    # meanwhile, and a process would first have to load them all again.
+    made = joblib.Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered")(jobs)
+    with one_thread(), progress(label=f"Phantom patients in {folder}", total=patients, unit="patient") as bar:
         bar.update(patients - len(missing))
         for _ in made:
             bar.update()

@@ -1,7 +1,7 @@
 """Every random choice of a phantom patient, as plain numbers.
 
-The spreads follow what 58 real patients show (volumes, shares of the parts, brightness of each part in standard deviations
-of the brain), and go beyond it where a wider range teaches a network more.
+The spreads follow what 58 real patients show (volumes, shares of the parts, brightness of each part in standard
+deviations of the brain), and go beyond it where a wider range teaches a network more.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from emcad_lib.data.anatomy import template
-
-MODALITIES = ("flair", "t1", "t1ce", "t2")
+from emcad_lib.data.brats import MODALITIES
 
 # What 58 real patients show at these quantiles: volume of the whole tumour, share of it that is core.
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -20,14 +19,17 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.35, 1.0, 0.86), "t1": (0.45, 0.8, 1.0), "t1ce": (0.45, 0.8, 1.0), "t2": (1.9, 1.0, 0.75)}
+TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.1, 1.0, 0.75)}
+
+# Noise in the finished image, in standard deviations of the healthy brain: least and most.
+NOISE = {"flair": (0.15, 0.7), "t1": (0.12, 0.4), "t1ce": (0.2, 0.5), "t2": (0.15, 0.45)}
 
 # Brightness of oedema, necrosis and enhancing tumour in standard deviations of the healthy brain: mean and spread.
 TUMOUR_Z = {
-    "flair": ((1.9, 0.6), (2.3, 0.85), (2.3, 0.85)),
-    "t1": ((0.15, 0.42), (-0.5, 0.6), (0.0, 0.5)),
-    "t1ce": ((-0.1, 0.4), (-0.5, 0.55), (2.2, 0.7)),
-    "t2": ((0.75, 0.55), (1.8, 0.75), (1.1, 0.55)),
+    "flair": ((2.8, 0.85), (2.5, 0.95), (2.5, 0.95)),
+    "t1": ((-0.1, 0.5), (-0.5, 0.6), (-0.1, 0.5)),
+    "t1ce": ((-0.2, 0.5), (-0.5, 0.55), (2.3, 0.75)),
+    "t2": ((0.85, 0.65), (2.0, 0.85), (1.1, 0.6)),
 }
 
 
@@ -66,7 +68,7 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
         "stretch": random.normal(0, 0.025, 3),
         "rotation": random.normal(0, 3, 3),
         "shift_mm": random.normal(0, 1.5, 3),
-        "bend_mm": random.uniform(2, 4.5),
+        "bend_mm": random.uniform(1.5, 4),
         "wrinkle_mm": random.uniform(0.5, 1.3),
         "folds": random.uniform(0.2, 0.6),
         "strip_error": random.uniform(0.02, 0.2),
@@ -85,7 +87,8 @@ def _tumour(random: np.random.Generator) -> dict[str, Any]:
         "enhancing_share": core * random.beta(1.8, 1.8) if enhances else 0.0,
         "ring": random.uniform(0.15, 1.0),
         "lumps": random.uniform(0.12, 0.3),
-        "infiltration": random.uniform(0.2, 1.0),
+        "infiltration": random.uniform(0.4, 1.2),
+        "oedema_edge_mm": random.uniform(0.5, 3),
         "push": random.uniform(0, 0.5),
         "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
     }
@@ -124,11 +127,12 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "tumour_z": mean + spread * (share * grade + (1 - share**2) ** 0.5 * own),
             "anatomy_kept": random.uniform(0.1, 0.5),
             "lesion_z": random.uniform(0.5, 2.5) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
-            "vessel_z": random.uniform(1, 6) if name == "t1ce" else 0.0,
+            "vessel_z": random.uniform(3, 10) if name == "t1ce" else 0.0,
             "texture": random.uniform(0.1, 0.3),
             "bias": random.uniform(0.02, 0.12),
-            "noise": random.uniform(0.15, 0.5),
+            "noise": random.uniform(*NOISE[name]),
             "blur_mm": [*random.uniform(0.4, 0.7, 2), random.uniform(0.8, 2) if thick else random.uniform(0.4, 0.8)],
+            "shift_mm": random.normal(0, 0.3, 3),
             "brightness": np.exp(random.uniform(np.log(300), np.log(1500))),
         }
     return images

@@ -1,13 +1,14 @@
 """A glioma drawn into a brain: where it grows, what its parts are, and how it pushes the brain aside.
 
-Everything happens in the template's coordinates, so that a recipe can say in MNI millimetres where a tumour sits. Volumes
-and the shares of the parts are met exactly (up to what the brain can hold): each part takes the voxels that rank first in
-a random field made for it.
+Distances are measured in the template's coordinates, so that a recipe can say in MNI millimetres where a tumour sits.
+Volumes and the shares of the parts are met closely: each part takes the voxels that come first in a field made for it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,25 +17,17 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from emcad_lib.data.anatomy import Anatomy, Fields, rotation, template
+from emcad_lib.data.anatomy import Anatomy, Box, rotation, template
+from emcad_lib.data.fields import COARSE, upsample
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
-
-
-def distance(coordinates: Tensor, foci: Sequence[Mapping[str, Any]]) -> Tensor:
-    """Millimetres (I, J, K) from the nearest focus, each an ellipsoid, with smaller foci counted as farther away."""
-    nearest = []
-    for focus in foci:
-        offset = _offset(coordinates, focus)
-        matrix = np.diag(np.exp(-np.array(focus["stretch"]))) @ rotation(focus["rotation"]) / focus["size"]
-        nearest.append(torch.tensordot(torch.tensor(matrix, dtype=torch.float32), offset, dims=1).norm(dim=0))
-    return torch.stack(nearest).amin(0)
+GREY_COST, CSF_COST = 3.0, 12.0  # how much slower than in white matter the oedema spreads
 
 
 def push(coordinates: Tensor, foci: Sequence[Mapping[str, Any]], radius: float, strength: float) -> Tensor:
-    """Displacement (3, I, J, K) in mm, away from each focus, that a tumour core of ``radius`` mm causes.
+    """Displacement (3, i, j, k) in mm, away from each focus, that a tumour core of ``radius`` mm causes.
 
-    Source: the radial mass effect of the prototype; its slope stays below 1, so tissue never folds over itself.
+    With a strength below 1 tissue never folds over itself.
     """
     total = torch.zeros_like(coordinates)
     for focus in foci:
@@ -45,17 +38,12 @@ def push(coordinates: Tensor, foci: Sequence[Mapping[str, Any]], radius: float, 
     return total
 
 
-def _offset(coordinates: Tensor, focus: Mapping[str, Any]) -> Tensor:
-    centre = torch.tensor(template().voxel(np.array(focus["centre_mni"])), dtype=torch.float32)
-    return coordinates - centre.view(3, 1, 1, 1)
-
-
 def equal_volume_radius(cm3: float) -> float:
     """The radius in mm of the sphere with that volume."""
     return (3000 * cm3 / (4 * np.pi)) ** (1 / 3)
 
 
-def grow(recipe: Mapping[str, Any], anatomy: Anatomy, fields: Fields) -> Tensor:
+def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
     """The tumour's labels, uint8 (I, J, K): 0 none, 1 necrosis and non-enhancing, 2 oedema, 4 enhancing.
 
     Args:
@@ -64,60 +52,104 @@ def grow(recipe: Mapping[str, Any], anatomy: Anatomy, fields: Fields) -> Tensor:
     labels = torch.zeros(anatomy.brain.shape, dtype=torch.uint8)
     if not recipe["foci"]:
         return labels
-    radius = equal_volume_radius(recipe["whole_cm3"])
-    millimetres = distance(anatomy.coordinates, recipe["foci"])
-    near = box_around(millimetres < 2.6 * radius + 8)
-    brain = anatomy.brain[near]
-    csf, _, white = anatomy.tissue[(slice(None), *near)]
-    away = millimetres[near] / radius
-    lumps = recipe["lumps"] * (fields.smooth("lumps wide", 20)[near] + 0.6 * fields.smooth("lumps fine", 9)[near])
+    fields = anatomy.fields
+    voxels = round(1000 * recipe["whole_cm3"])
+    radius = equal_volume_radius(recipe["whole_cm3"] * recipe["core_share"])
+    room = anatomy.brain & (anatomy.tissue[0] < 0.6)
 
-    # The oedema runs along white matter, hardly into grey matter, and not into CSF.
-    resistance = recipe["infiltration"] * (0.6 - white) + 2 * csf
-    spread = away + 1.3 * lumps + resistance + 0.08 * fields.smooth("oedema edge", 5)[near]
-    whole = _first(spread, brain & (csf < 0.6), round(1000 * recipe["whole_cm3"]))
-    whole = _one_piece_per_focus(whole)
+    # The core: ellipsoids with lumps.
+    lumps = fields.smooth("lumps wide", 18) + 0.5 * fields.smooth("lumps fine", 8)
+    away = _distance(anatomy.coordinates, recipe["foci"]) / radius
+    core_field = upsample(away, fields.shape).add_(lumps, alpha=recipe["lumps"])
+    core = first_voxels(core_field, room, round(voxels * recipe["core_share"]))
 
-    voxels = int(whole.sum())
-    inward = away + lumps + 0.1 * fields.smooth("core edge", 6)[near]
-    core = _first(inward, whole, round(voxels * recipe["core_share"]))
+    # The oedema: where one gets to first from the core, which is along white matter.
+    hours = upsample(_travel(core, anatomy, recipe["infiltration"]), fields.shape)
+    hours = hours.add_(fields.smooth("oedema edge", 6), alpha=recipe["oedema_edge_mm"])
+    oedema = first_voxels(hours, room & ~core, voxels - int(core.sum()))
+    whole = _without_specks(core | oedema)
+    core &= whole
 
-    depth = 1 - inward / inward[core].amax().clamp(min=1e-3) if core.any() else inward
-    ring = recipe["ring"] * depth + (1 - recipe["ring"]) * 0.5 * fields.smooth("enhancement", 10)[near]
-    ring = ring + 0.12 * fields.smooth("rim", 7)[near]
-    enhancing = _first(ring, core, round(voxels * recipe["enhancing_share"]))
+    # The enhancing part: a ring where depth decides, solid or in patches where chance does.
+    near = box_around(core)
+    depth = core_field[near] / core_field[core].amax().clamp(min=1e-3)
+    chance = fields.smooth("enhancement", 10)[near] + 0.5 * fields.smooth("rim", 6)[near]
+    order = (1 - recipe["ring"]) * 0.5 * chance - recipe["ring"] * depth
+    enhancing = first_voxels(order, core[near], round(voxels * recipe["enhancing_share"]))
 
-    part = labels[near]
-    part[whole], part[core], part[enhancing] = OEDEMA, NECROSIS, ENHANCING
+    labels[whole], labels[core] = OEDEMA, NECROSIS
+    labels[near][enhancing] = ENHANCING
     return labels
 
 
-def _first(field: Tensor, allowed: Tensor, count: int) -> Tensor:
+def _distance(coordinates: Tensor, foci: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Millimetres (i, j, k) from the nearest focus; each is an ellipsoid, and smaller foci count as farther away."""
+    nearest = []
+    for focus in foci:
+        matrix = np.diag(np.exp(-np.array(focus["stretch"]))) @ rotation(focus["rotation"]) / focus["size"]
+        offset = torch.tensordot(torch.tensor(matrix, dtype=torch.float32), _offset(coordinates, focus), dims=1)
+        nearest.append(offset.norm(dim=0))
+    return torch.stack(nearest).amin(0)
+
+
+def _offset(coordinates: Tensor, focus: Mapping[str, Any]) -> Tensor:
+    centre = torch.tensor(template().voxel(np.array(focus["centre_mni"])), dtype=torch.float32)
+    return coordinates - centre.view(3, 1, 1, 1)
+
+
+def _travel(start: Tensor, anatomy: Anatomy, infiltration: float) -> Tensor:
+    """How far (i, j, k) each COARSE-th voxel is from the mask ``start`` (I, J, K), in millimetres of white matter.
+
+    The shortest path over steps to all 26 neighbours, found by relaxing until nothing changes any more. A step costs
+    its length times the mean slowness of its ends.
+    """
+    shrunk = F.avg_pool3d(anatomy.tissue, 2 * COARSE - 1, COARSE, COARSE - 1, count_include_pad=False)
+    whim = anatomy.fields.smooth("oedema speed", 25, step=COARSE).mul_(0.5).exp_()
+    slow = 1 + infiltration * ((GREY_COST - 1) * shrunk[1] + (CSF_COST - 1) * shrunk[0])
+    slow = F.pad((slow * whim)[None, None], [1] * 6, value=1e3)[0, 0]
+    covered = F.max_pool3d(start[None, None].float(), COARSE + 1, COARSE, COARSE // 2)[0, 0] > 0
+    inner = tuple(slice(1, -1) for _ in range(3))
+    cost = torch.full_like(slow, 1e6)
+    cost[inner] = torch.where(covered, torch.zeros(()), torch.full((), 1e6))
+    neighbours = [
+        (tuple(slice(1 + step, length - 1 + step) for step, length in zip(steps, slow.shape, strict=True)), steps)
+        for steps in product((-1, 0, 1), repeat=3)
+        if any(steps)
+    ]
+    prices = [(slow[inner] + slow[place]) * (COARSE / 2 * math.hypot(*steps)) for place, steps in neighbours]
+    while True:
+        before = cost[inner].clone()
+        for (place, _), price in zip(neighbours, prices, strict=True):
+            torch.minimum(cost[inner], cost[place] + price, out=cost[inner])
+        if torch.equal(before, cost[inner]):
+            return before
+
+
+def first_voxels(field: Tensor, allowed: Tensor, count: int) -> Tensor:
     """The ``count`` allowed voxels with the smallest values of ``field``, as a mask."""
     values = field[allowed]
     count = min(count, len(values))
-    if count == 0:
+    if count <= 0:
         return torch.zeros_like(allowed)
     return allowed & (field <= values.kthvalue(count).values)
 
 
-def _one_piece_per_focus(mask: Tensor) -> Tensor:
-    """Smooth away specks and threads, and keep the pieces that have at least a twentieth of the largest one's volume."""
-    density = F.avg_pool3d(mask[None, None].float(), 3, 1, padding=1)[0, 0]
-    smooth = mask & (density > 0.35)
-    pieces, count = ndimage.label(smooth.numpy())
-    if count < 2:
-        return smooth
+def _without_specks(mask: Tensor) -> Tensor:
+    """Smooth away threads, and keep the pieces that have at least a twentieth of the largest one's volume."""
+    near = box_around(mask)
+    density = F.avg_pool3d(mask[near][None, None].float(), 3, 1, padding=1)[0, 0]
+    smooth = mask[near] & (density > 0.4)
+    pieces, _ = ndimage.label(smooth.numpy())
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return torch.from_numpy((sizes >= 0.05 * sizes.max())[pieces])
+    kept = torch.zeros_like(mask)
+    kept[near] = torch.from_numpy((sizes >= max(0.05 * sizes.max(), 1))[pieces])
+    return kept
 
 
-def box_around(mask: Tensor) -> tuple[slice, slice, slice]:
+def box_around(mask: Tensor) -> Box:
     """The smallest box that holds every voxel of a mask (I, J, K) that isn't empty."""
-    low_high = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))
-        low_high.append(slice(int(found.min()), int(found.max()) + 1))
+    flat = (mask.any(2).any(1), mask.any(2).any(0), mask.any(1).any(0))
+    found = [torch.nonzero(line) for line in flat]
+    low_high = [slice(int(places.min()), int(places.max()) + 1) for places in found]
     return (low_high[0], low_high[1], low_high[2])
