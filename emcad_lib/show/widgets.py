@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -37,12 +38,12 @@ def interactive(render: Callable[..., Figure], alt: str, **controls: ipywidgets.
         try:
             figure = render(**{name: control.value for name, control in controls.items()})
         except Exception as error:
-            message.value = f"<b>{type(error).__name__}:</b> {error}"
+            message.value = f"<b>{type(error).__name__}:</b> {escape(str(error))}"
             raise
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=90)
         picture.value = buffer.getvalue()
-        message.value = f"<small>{alt}</small>"
+        message.value = f"<small>{escape(alt)}</small>"
 
     for control in controls.values():
         control.observe(redraw, names="value")

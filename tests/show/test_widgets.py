@@ -1,0 +1,152 @@
+"""A widget shows what its function draws for the values of its controls, and shows its errors."""
+
+import itertools
+
+import numpy as np
+import pytest
+from ipywidgets import Image
+from matplotlib.figure import Figure
+
+from emcad_lib.data.brats import MODALITIES
+from emcad_lib.data.labels import REGIONS
+from emcad_lib.show import plots, widgets
+
+
+def parts(widget):
+    """The controls, the picture and the line below it."""
+    controls, picture, message = widget.children
+    return controls.children, picture, message
+
+
+def draw_bar(height):
+    return plots.bars({"bar": height}, "height")
+
+
+def test_the_picture_is_there_before_anything_moves():
+    _, picture, message = parts(widgets.interactive(draw_bar, "A bar.", height=widgets.slider("height", 1, 9, 5)))
+
+    assert isinstance(picture, Image)
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    assert "A bar." in message.value
+
+
+def test_the_picture_follows_the_control():
+    (slider,), picture, _ = parts(widgets.interactive(draw_bar, "A bar.", height=widgets.slider("height", 1, 9, 5)))
+    at_5 = picture.value
+
+    slider.value = 6
+    at_6 = picture.value
+    slider.value = 5
+
+    assert at_6 != at_5
+    assert picture.value == at_5
+
+
+def test_each_control_sets_the_argument_of_its_name():
+    calls = []
+
+    def render(**values):
+        calls.append(values)
+        return Figure()
+
+    (left, right), _, _ = parts(
+        widgets.interactive(
+            render, "", left=widgets.slider("a", 0, 9, 1), right=widgets.choice("b", {"one": 1, "two": 2}, value=2)
+        )
+    )
+    left.value = 3
+    right.label = "one"
+
+    assert calls == [{"left": 1, "right": 2}, {"left": 3, "right": 2}, {"left": 3, "right": 1}]
+
+
+def test_an_error_is_shown_and_raised_and_goes_away_with_the_next_picture():
+    def render(number):
+        if number == 2:
+            raise ValueError("there is no slice <2>")
+        return Figure()
+
+    (slider,), _, message = parts(widgets.interactive(render, "A slice.", number=widgets.slider("slice", 0, 3, 1)))
+
+    with pytest.raises(ValueError, match="there is no slice"):
+        slider.value = 2
+    assert "ValueError" in message.value
+    assert "there is no slice &lt;2&gt;" in message.value  # as text: a browser would take <2> for a tag
+
+    slider.value = 3
+    assert "ValueError" not in message.value
+
+
+def test_an_error_in_the_first_picture_stops_the_cell():
+    with pytest.raises(KeyError):
+        widgets.interactive(lambda number: {}["gone"], "", number=widgets.slider("slice", 0, 3, 1))
+
+
+def test_a_slider_goes_from_low_to_high_in_steps():
+    slider = widgets.slider("threshold", 5, 95, 50, step=5)
+
+    assert (slider.description, slider.min, slider.max, slider.value, slider.step) == ("threshold", 5, 95, 50, 5)
+    assert not slider.continuous_update  # one picture for each move, not one for each pixel that the mouse moves
+
+
+def test_a_menu_shows_names_and_gives_values_and_starts_with_the_first():
+    menu = widgets.choice("batch", {"six": 6, "sixteen": 16})
+    assert (menu.label, menu.value) == ("six", 6)
+    assert widgets.choice("batch", [6, 16]).label == "6"
+    assert widgets.choice("batch", [6, 16], value=16).value == 16
+
+
+@pytest.fixture
+def patient():
+    """Images (5, 4, 20, 30) and region bits (5, 20, 30): slice 3 has most tumour, slice 0 none."""
+    images = np.random.default_rng(0).normal(size=(5, 4, 20, 30)).astype(np.float32)
+    regions = np.zeros((5, 20, 30), dtype=np.uint8)
+    for number, side in enumerate((0, 2, 4, 12, 6)):
+        regions[number, 4 : 4 + side, 6 : 6 + side] = 1
+        regions[number, 4 : 4 + side // 2, 6 : 6 + side // 2] = 7
+    return images, regions
+
+
+def test_the_slice_explorer_starts_at_the_slice_with_most_tumour(patient):
+    (modality, number, outline), _, _ = parts(widgets.explore_slices(*patient, MODALITIES))
+
+    assert (modality.value, number.value, outline.value) == ("flair", 3, REGIONS)
+    assert (number.min, number.max) == (0, 4)
+
+
+def test_the_slice_explorer_draws_every_modality_and_outline(patient):
+    (modality, number, outline), picture, message = parts(widgets.explore_slices(*patient, MODALITIES))
+    seen = {}
+
+    # Without tumour, with most tumour, the last; and where there is tumour, with each outline.
+    for name, slice_number in itertools.product(MODALITIES, (0, 3, 4)):
+        modality.value, number.value = name, slice_number
+        seen[name, slice_number] = bytes(picture.value)
+        assert "Error" not in message.value
+    for label, _ in outline.options[1:]:
+        outline.label = label
+        seen[label] = bytes(picture.value)
+        assert "Error" not in message.value
+
+    assert len(seen) == 4 * 3 + 2
+    assert len(set(seen.values())) == len(seen)
+
+
+def test_the_slice_explorer_shows_the_slice_that_it_says(patient, monkeypatch):
+    images, regions = patient
+    shown = []
+
+    def spy(image, bits, title, outline):
+        shown.append((image, bits, title, outline))
+        return Figure()
+
+    monkeypatch.setattr(plots, "slice_view", spy)
+    (modality, number, _), _, _ = parts(widgets.explore_slices(images, regions, ["flair", "t1", "t1ce", "t2"]))
+    number.value = 2
+    modality.value = "t1ce"
+
+    image, bits, title, outline = shown[-1]
+    np.testing.assert_array_equal(image, images[2, 2])
+    np.testing.assert_array_equal(bits, regions[2])
+    assert title == "T1ce, slice 2 of 4"
+    assert outline == REGIONS
