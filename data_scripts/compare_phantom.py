@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(table.round(2).to_string())
     fits, alike = table["median fits"], table["spread"].between(0.5, 2)
-    print(f"Of {len(table)} quantities, {fits.sum()} have a median within the real middle half, {alike.sum()} a like spread.")
+    print(f"{len(table)} quantities: {fits.sum()} medians within the real middle half, {alike.sum()} like spreads.")
     return 0
 
 

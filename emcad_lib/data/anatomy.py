@@ -27,7 +27,8 @@ from emcad_lib.files import CourseError
 
 GRID = (240, 240, 155)  # the voxels of every BraTS image, 1 mm each
 BRAIN_CENTRE = (119.0, 127.0, 70.0)  # the voxel of the grid on which BraTS brains are centred
-SURFACE_MM = 15.0  # how deep the skull's hold on the brain reaches
+HELD_MM = 9.0  # the skull holds the brain this far below its surface...
+FREE_MM = 24.0  # ...and has no hold any more this far below it
 
 Box = tuple[slice, slice, slice]
 
@@ -39,7 +40,7 @@ class Template:
     Attributes:
         maps: float32 (4, A, B, C): brain (1 inside, 0 outside, soft edge), grey matter, white matter, ventricles (1 in
             them, falling off over some millimetres).
-        depth: float32 (1, a, b, c), at every third voxel: 0 at the surface, rising to 1 at SURFACE_MM below it.
+        depth: float32 (1, a, b, c), at every third voxel: 0 down to HELD_MM below the surface, 1 from FREE_MM.
         centre: the voxel in the middle of the brain.
         origin: MNI coordinates in mm of voxel (0, 0, 0); x and y fall along the axes, z rises.
         volume: of the brain in cm3.
@@ -82,12 +83,12 @@ def template() -> Template:
     total = np.maximum(csf**2 + grey**2 + white**2, 1e-6) / np.maximum(brain, 1e-6)
     grey, white = grey**2 / total, white**2 / total
     depth = ndimage.distance_transform_edt(np.pad(brain[::3, ::3, ::3], 1))[1:-1, 1:-1, 1:-1] * 3.0
-    deep = np.kron(depth > SURFACE_MM + 3, np.ones((3, 3, 3), bool))[tuple(slice(n) for n in brain.shape)]
+    deep = np.kron(depth > 18, np.ones((3, 3, 3), bool))[tuple(slice(n) for n in brain.shape)]
     ventricles = (brain - grey - white) * deep
     maps = torch.from_numpy(np.stack([brain, grey, white, ventricles]))
     maps[0], maps[3] = blur(maps[0], (1.0, 1.0, 1.0)), blur(maps[3], (2.0, 2.0, 2.0))
     centre = np.array([(part.stop - part.start - 1) / 2 + min(part.start, 4) for part in found])
-    shallow = torch.from_numpy(np.clip(depth / SURFACE_MM, 0, 1).astype(np.float32))
+    shallow = torch.from_numpy(np.clip((depth - HELD_MM) / (FREE_MM - HELD_MM), 0, 1).astype(np.float32))
     return Template(maps, shallow[None], centre, origin, float(brain.sum()) / 1000)
 
 
@@ -136,10 +137,11 @@ def box_and_matrix(recipe: Mapping[str, Any]) -> tuple[Box, np.ndarray]:
     matrix = rotation(recipe["rotation"]) @ np.diag(scale)
     half = np.abs(np.linalg.inv(matrix)) @ (np.array(atlas.maps.shape[1:]) / 2)
     centre = np.array(BRAIN_CENTRE) + recipe["shift_mm"]
-    low = np.maximum(np.floor(centre - half), 0).astype(int)
-    high = np.minimum(np.ceil(centre + half), np.array(GRID) - 1).astype(int)
-    high = low + (high - low) // COARSE * COARSE + 1
-    return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])), matrix
+    parts = []
+    for middle, reach, length in zip(centre.tolist(), half.tolist(), GRID, strict=True):
+        low, high = max(int(middle - reach), 0), min(int(middle + reach) + 1, length - 1)
+        parts.append(slice(low, low + (high - low) // COARSE * COARSE + 1))
+    return (parts[0], parts[1], parts[2]), matrix
 
 
 def build_anatomy(
@@ -175,7 +177,7 @@ def build_anatomy(
         wrinkle = fields.smooth(f"wrinkle {axis}", 9).mul_(recipe["wrinkle_mm"])
         full.append(wrinkle.add_(upsample(displaced[axis], fields.shape)))
     inside, grey, white, ventricles = _look_up(atlas.maps, full)
-    brain = inside > (0.5 + recipe["strip_error"] * fields.smooth("strip error", 12)).clamp_(min=0.2)
+    brain = inside > (0.5 + recipe["strip_error"] * fields.smooth("strip error", 12)).clamp_(0.2, 0.8)
     return Anatomy(box, coordinates, brain, _fold(recipe, fields, grey, white, ventricles), ventricles, fields)
 
 

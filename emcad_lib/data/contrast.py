@@ -36,7 +36,7 @@ def render(recipe: Mapping[str, Any], anatomy: Anatomy, labels: Tensor) -> Tenso
         image.add_(fields.smooth(f"texture {name}", 6), alpha=settings["texture"])
         image.add_(lesions, alpha=settings["lesion_z"])
         if settings["vessel_z"]:
-            image.add_(vessels, alpha=settings["vessel_z"])
+            image += vessels * (settings["vessel_z"] - image)
         if tumour:
             tumour.paint(image, settings, name)
         image.add_(mean / deviation).mul_(fields.smooth(f"bias {name}", 70).mul_(settings["bias"]).exp_())

@@ -19,17 +19,17 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.1, 1.0, 0.75)}
+TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.4, 1.0, 0.75)}
 
 # Noise in the finished image, in standard deviations of the healthy brain: least and most.
-NOISE = {"flair": (0.15, 0.7), "t1": (0.12, 0.4), "t1ce": (0.2, 0.5), "t2": (0.15, 0.45)}
+NOISE = {"flair": (0.15, 0.7), "t1": (0.15, 0.45), "t1ce": (0.25, 0.6), "t2": (0.2, 0.5)}
 
 # Brightness of oedema, necrosis and enhancing tumour in standard deviations of the healthy brain: mean and spread.
 TUMOUR_Z = {
-    "flair": ((2.8, 0.85), (2.5, 0.95), (2.5, 0.95)),
-    "t1": ((-0.1, 0.5), (-0.5, 0.6), (-0.1, 0.5)),
-    "t1ce": ((-0.2, 0.5), (-0.5, 0.55), (2.3, 0.75)),
-    "t2": ((0.85, 0.65), (2.0, 0.85), (1.1, 0.6)),
+    "flair": ((3.8, 1.1), (3.2, 1.2), (3.2, 1.2)),
+    "t1": ((-0.1, 0.55), (-0.5, 0.65), (0.0, 0.6)),
+    "t1ce": ((-0.2, 0.6), (-0.5, 0.6), (2.6, 0.85)),
+    "t2": ((1.4, 0.9), (2.3, 0.95), (1.5, 0.75)),
 }
 
 
@@ -87,7 +87,7 @@ def _tumour(random: np.random.Generator) -> dict[str, Any]:
         "enhancing_share": core * random.beta(1.8, 1.8) if enhances else 0.0,
         "ring": random.uniform(0.15, 1.0),
         "lumps": random.uniform(0.12, 0.3),
-        "infiltration": random.uniform(0.4, 1.2),
+        "infiltration": random.uniform(0.5, 1.8),
         "oedema_edge_mm": random.uniform(0.5, 3),
         "push": random.uniform(0, 0.5),
         "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
@@ -118,7 +118,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
     for name in MODALITIES:
         own = random.normal(0, 1, 3)
         thick = name == "flair" or random.random() < 0.3
-        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, 0.06, 3))
+        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.15, 0.05, 0.05), 3))
         if name == "t1ce":  # the same sequence as T1, a little later
             tissue = np.array(images["t1"]["tissue"]) * np.exp(random.normal(0, 0.03, 3))
         mean, spread = np.array(TUMOUR_Z[name]).T
@@ -127,8 +127,8 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "tumour_z": mean + spread * (share * grade + (1 - share**2) ** 0.5 * own),
             "anatomy_kept": random.uniform(0.1, 0.5),
             "lesion_z": random.uniform(0.5, 2.5) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
-            "vessel_z": random.uniform(3, 10) if name == "t1ce" else 0.0,
-            "texture": random.uniform(0.1, 0.3),
+            "vessel_z": random.uniform(2, 9) if name == "t1ce" else 0.0,
+            "texture": random.uniform(0.1, 0.5),
             "bias": random.uniform(0.02, 0.12),
             "noise": random.uniform(*NOISE[name]),
             "blur_mm": [*random.uniform(0.4, 0.7, 2), random.uniform(0.8, 2) if thick else random.uniform(0.4, 0.8)],
