@@ -24,7 +24,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from emcad_lib.files import CourseError, read_json, sha256, write_json
-from emcad_lib.lesson import Lesson, begin, project_home
+from emcad_lib.lesson import Lesson, begin, project_home, versions
 from emcad_lib.progress import progress
 from emcad_lib.stored import store_outputs
 
@@ -53,11 +53,17 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            notebook, executed, parameters=parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3"
+            notebook,
+            executed,
+            parameters=parameters,
+            cwd=notebook.parent,
+            progress_bar=False,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],  # a kernel on this machine warns that its traffic isn't encrypted
         )
     except PapermillExecutionError as error:
         raise CourseError(
-            f"{notebook.name}: cell {error.cell_index} failed with {error.ename}: {error.evalue}\n"
+            f"{notebook.name}: {_named(error.source)} failed with {error.ename}: {error.evalue}\n"
             f"The notebook as far as it came: {executed}"
         ) from error
     except DeadKernelError as error:
@@ -65,9 +71,16 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
             f"{notebook.name}: its kernel died, most likely because memory ran out. Close other programs, or take a "
             f"smaller profile. The notebook as far as it came: {executed}"
         ) from error
-    for index, cell in enumerate(nbformat.read(executed, as_version=4).cells):
+    for cell in nbformat.read(executed, as_version=4).cells:
+        # sys.exit(0) counts as a good end with papermill, wherever it stands.
+        if cell.cell_type == "code" and any(output.output_type == "error" for output in cell.outputs):
+            raise CourseError(f"{notebook.name}: {_named(cell.source)} ended the notebook before its end.")
         if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
-            raise CourseError(f"{notebook.name}: cell {index} never ran, because one before it ended the notebook.")
+            raise CourseError(f"{notebook.name}: {_named(cell.source)} never ran.")
+
+
+def _named(source: str) -> str:
+    return f"the cell that begins with `{source.strip().partition(chr(10))[0]}`"
 
 
 def fingerprint(notebook: Path, lesson: Lesson) -> str:
@@ -79,7 +92,7 @@ def fingerprint(notebook: Path, lesson: Lesson) -> str:
         if source.suffix in (".py", ".safetensors"):
             digest.update(sha256(source).encode())
     digest.update(lesson.cache.hash.encode())
-    digest.update(repr((lesson.profile, lesson.seed)).encode())
+    digest.update(repr((lesson.profile, lesson.seed, versions())).encode())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from emcad_lib.data.brats import Patient, find_patients
+from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.data.slices import Cache, SliceDataset
@@ -55,23 +55,29 @@ class Lesson:
         """Where training runs of this profile and these patients are kept."""
         return project_home() / "runs" / f"{self.profile.name}-{self._data_name}"
 
-    @cached_property
+    @property
     def patients(self) -> list[Patient]:
         """The patients that the lesson uses, at most as many as the profile says, sorted by name."""
+        return self._found[0][: self.profile.patients]
+
+    @cached_property
+    def _found(self) -> tuple[list[Patient], list[PatientError]]:
         if self.is_phantom:
             make_phantoms(self.data_dir, self.profile.patients)
         found, problems = find_patients(self.data_dir, need_segmentation=True)
         for problem in problems:
             print(f"Left out: {problem}")
-        return found[: self.profile.patients]
+        return found, problems
 
     @cached_property
     def cache(self) -> Cache:
         """The patients' slices, prepared for training. Prepared at first use, then reused."""
         folder = project_home() / "data" / "cache" / f"{self._data_name}-{self.profile.patients}"
         report = preprocess(self.data_dir, folder, limit=len(self.patients))
+        said = {str(problem) for problem in self._found[1]}
         for problem in report.problems:
-            print(f"Left out: {problem}")
+            if str(problem) not in said:
+                print(f"Left out: {problem}")
         return Cache(folder)
 
     def example(self, image_size: int | None = None) -> tuple[Tensor, Tensor]:

@@ -53,10 +53,11 @@ def setup_cell(requirements: Path) -> str:
     return SETUP.format(address=address(), folder=address().rsplit("/", 1)[-1], pins=pins).rstrip("\n")
 
 
-def badge(notebook: str) -> str:
-    """Markdown: the picture that opens ``notebook`` (its file name) on Colab."""
+def badge(notebook: Path) -> str:
+    """Markdown: the picture that opens the notebook on Colab."""
     path = address().removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{notebook}"
+    place = f"solutions/{notebook.name}" if notebook.parent.name == "solutions" else notebook.name
+    link = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{place}"
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
@@ -67,7 +68,7 @@ def update(notebook: Path, requirements: Path) -> None:
         if "setup" in cell.metadata.get("tags", []):
             cell.source = setup_cell(requirements)
     first = content.cells[0]
-    first.source = re.sub(r"\[!\[Open in Colab\].*\)", badge(notebook.name), first.source)
+    first.source = re.sub(r"\[!\[Open in Colab\].*\)", badge(notebook), first.source)
     with replacing(notebook) as beside:
         nbformat.write(content, beside)
 
