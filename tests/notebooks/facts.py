@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emcad_lib import create_model
+from emcad_lib.train.published import published_results
 
 
 def count(module: nn.Module) -> int:
@@ -24,6 +25,12 @@ def decoder_multiply_adds(encoder: str) -> float:
         with FlopCounterMode(display=False) as counter:
             model.decoder(features)
     return counter.get_total_flops() / 2e9
+
+
+def published(run: str, column: str) -> float:
+    """A value of the paper's results."""
+    table = published_results().set_index("run")
+    return float(table.loc[run, column])
 
 
 FACTS: dict[str, Callable[[], float]] = {
@@ -41,4 +48,9 @@ FACTS: dict[str, Callable[[], float]] = {
     "paper_decoder_millions_b2": lambda: 1.91,
     "paper_decoder_gflops_b0": lambda: 0.11,
     "paper_decoder_gflops_b2": lambda: 0.381,
+    # Published: Uzor et al. 2025 (arXiv 2509.05431)
+    "paper_best_dice_25": lambda: published("batch size 25", "best_dice"),
+    "paper_best_dice_first": lambda: published("first model", "best_dice"),
+    "paper_mean_dice_first": lambda: published("first model", "mean_dice"),
+    "paper_mean_dice_spread_first": lambda: published("first model", "mean_dice_spread"),
 }
