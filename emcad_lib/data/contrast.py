@@ -78,7 +78,7 @@ def _lesions(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
 def _vessels(anatomy: Anatomy) -> Tensor:
     """What takes up contrast agent in every brain, 0..1: vessels near CSF, and choroid plexus in the ventricles."""
     one, other = (anatomy.fields.smooth(f"vessels {number}", 13) for number in (1, 2))
-    tubes = one.square_().add_(other.square_()).mul_(-20).add_(1).clamp_(0)  # lines where both fields cross zero
+    tubes = one.square_().add_(other.square_()).mul_(-12).add_(1).clamp_(0)  # lines where both fields cross zero
     tubes.mul_((anatomy.tissue[0] * 2).add_(0.25).clamp_(0, 1))
     tufts = anatomy.fields.smooth("choroid plexus", 8).sub_(0.8).clamp_(0, 0.5).mul_(2)
     return torch.maximum(tubes, tufts.mul_((anatomy.ventricles - 0.35).clamp_(0, 1)))

@@ -19,17 +19,17 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.4, 1.0, 0.75)}
+TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.6, 1.0, 0.75)}
 
 # Noise in the finished image, in standard deviations of the healthy brain: least and most.
-NOISE = {"flair": (0.15, 0.7), "t1": (0.15, 0.45), "t1ce": (0.25, 0.6), "t2": (0.2, 0.5)}
+NOISE = {"flair": (0.25, 0.75), "t1": (0.15, 0.45), "t1ce": (0.25, 0.6), "t2": (0.2, 0.6)}
 
 # Brightness of oedema, necrosis and enhancing tumour in standard deviations of the healthy brain: mean and spread.
 TUMOUR_Z = {
-    "flair": ((3.8, 1.1), (3.2, 1.2), (3.2, 1.2)),
+    "flair": ((4.3, 1.2), (3.2, 1.1), (3.2, 1.2)),
     "t1": ((-0.1, 0.55), (-0.5, 0.65), (0.0, 0.6)),
     "t1ce": ((-0.2, 0.6), (-0.5, 0.6), (2.6, 0.85)),
-    "t2": ((1.4, 0.9), (2.3, 0.95), (1.5, 0.75)),
+    "t2": ((1.5, 0.9), (2.3, 0.95), (1.2, 0.75)),
 }
 
 
@@ -72,8 +72,8 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
         "wrinkle_mm": random.uniform(0.5, 1.3),
         "folds": random.uniform(0.2, 0.6),
         "strip_error": random.uniform(0.02, 0.2),
-        "atrophy": random.uniform(-0.1, 0.5),
-        "ventricles": random.uniform(0, 0.38),
+        "atrophy": random.uniform(-0.2, 0.4),
+        "ventricles": random.uniform(0, 0.33),
     }
 
 
@@ -127,7 +127,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "tumour_z": mean + spread * (share * grade + (1 - share**2) ** 0.5 * own),
             "anatomy_kept": random.uniform(0.1, 0.5),
             "lesion_z": random.uniform(0.5, 2.5) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
-            "vessel_z": random.uniform(2, 9) if name == "t1ce" else 0.0,
+            "vessel_z": random.uniform(3, 10) if name == "t1ce" else 0.0,
             "texture": random.uniform(0.1, 0.5),
             "bias": random.uniform(0.02, 0.12),
             "noise": random.uniform(*NOISE[name]),
