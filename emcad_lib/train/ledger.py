@@ -167,7 +167,7 @@ def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
         changed.append("the weights to start from are others")
     if changed:
         raise CourseError(f"{config.folder}: a run can't go on otherwise than it began: {'; '.join(changed)}.")
-    ledger.run["config"] = settings
+    ledger.run["config"] = settings | {"epochs": max(config.epochs, len(ledger.rows))}
     if config.epochs > before["epochs"]:
         ledger.run["finished"] = None
     return ledger

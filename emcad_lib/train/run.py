@@ -1,0 +1,180 @@
+"""All that a training run holds in memory, and how it's put together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
+from emcad_lib.files import CourseError
+from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
+from emcad_lib.model.weights import load_encoder, load_weights
+from emcad_lib.train.config import TrainConfig
+
+Batch = tuple[Tensor, Tensor, Tensor]  # slices (B, C, N, N), targets (B, R, N, N), slice numbers (B,)
+
+
+class NumberedSlices(Dataset):
+    """Slices that come with their numbers, so that an error can name the patients of a batch."""
+
+    def __init__(self, slices: SliceDataset) -> None:
+        self.slices = slices
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        x, y = self.slices.__getitems__(numbers)
+        return x, y, torch.tensor(numbers)
+
+    def describe(self, numbers: Sequence[int]) -> str:
+        """The patients and slices of these numbers: "Phantom_003 slices 12, 40; Phantom_007 slice 3"."""
+        places = sorted(self.slices.where(number) for number in numbers)
+        parts = []
+        for patient, of_patient in groupby(places, key=lambda place: place[0]):
+            indices = [str(index) for _, index in of_patient]
+            parts.append(f"{patient} slice{'s' if len(indices) > 1 else ''} {', '.join(indices)}")
+        return "; ".join(parts)
+
+    def lengths(self) -> list[int]:
+        """How many slices each patient has, in the order of the numbers."""
+        patients = [self.slices.where(number)[0] for number in range(len(self))]
+        return [len(list(group)) for _, group in groupby(patients)]
+
+
+@dataclass
+class Run:
+    """A run in memory."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    train_slices: NumberedSlices
+    val_slices: NumberedSlices
+    sampler: EpochSampler
+    train_batches: DataLoader[Batch]
+    val_batches: DataLoader[Batch]
+    model: PVTEMCAD
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def network(self) -> PVTEMCAD:
+        """The network itself, without what accelerate may have wrapped round it."""
+        return self.accelerator.unwrap_model(self.model)
+
+
+def start_accelerator(config: TrainConfig) -> Accelerator:
+    """Find the device to run on, and set up mixed precision.
+
+    Raises:
+        CourseError: when this machine can't do what the settings ask for.
+    """
+    AcceleratorState._reset_state()  # else a second run in one notebook could not choose another precision
+    try:
+        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    except (ValueError, RuntimeError) as error:
+        raise CourseError(
+            f"--mixed-precision {config.mixed_precision} does not work on this machine: {error}"
+        ) from error
+    if accelerator.num_processes > 1:
+        raise CourseError("Training runs in one process. Start it with python -m emcad_lib.train.")
+    return accelerator
+
+
+def split_patients(config: TrainConfig, cache: Cache) -> dict[str, list[str]]:
+    """The run's patients: those of the cache's "train" and "val" split, as many of the latter as are wanted.
+
+    Raises:
+        CourseError: when there are none in one of the two.
+    """
+    patients = {split: cache.names(split) for split in ("train", "val")}
+    patients["val"] = patients["val"][: config.validate_patients or None]
+    for split, names in patients.items():
+        if not names:
+            raise CourseError(
+                f"{config.cache}: no patient of this cache is in the split {split!r}. Prepare three patients or more, "
+                f"so that each split gets one."
+            )
+    return patients
+
+
+def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
+    """Device, data, network and optimiser as they are before the first epoch.
+
+    Args:
+        config: the settings.
+        fresh: as in `build_model`.
+
+    Raises:
+        CourseError: as `start_accelerator`, `split_patients` and `build_model`.
+    """
+    accelerator = start_accelerator(config)
+    cache = Cache(config.cache)
+    shape = (config.image_size, config.modalities, config.regions)
+    train_slices, val_slices = (
+        NumberedSlices(SliceDataset(cache, split, *shape, names))
+        for split, names in split_patients(config, cache).items()
+    )
+    sampler = EpochSampler(len(train_slices), config.slices_per_epoch, config.seed)
+    train_batches = DataLoader(
+        train_slices,
+        config.batch_size,
+        sampler=sampler,
+        # A last batch of one slice would make batch normalisation compare a slice with itself. Larger ones stay, so
+        # that an epoch has the same slices whatever the batch size.
+        drop_last=len(sampler) > config.batch_size and len(sampler) % config.batch_size == 1,
+        collate_fn=_whole_batch,
+    )
+    val_batches = DataLoader(val_slices, config.batch_size, collate_fn=_whole_batch)
+    model = build_model(config, fresh)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    prepared = accelerator.prepare(train_batches, val_batches, model, optimizer)
+    return Run(config, accelerator, train_slices, val_slices, sampler, *prepared)
+
+
+def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
+    """The network that the settings describe: random, or from ImageNet, or from weights of an earlier run.
+
+    Args:
+        config: the settings.
+        fresh: False where a checkpoint's weights follow anyway, and none need to be fetched to start from.
+
+    Raises:
+        CourseError: for an encoder that can't be built, and for weights that can't be had or don't fit.
+    """
+    set_seed(config.seed)
+    model = create_model(
+        config.encoder,
+        num_classes=len(config.regions),
+        in_channels=len(config.modalities),
+        pretrained=fresh and config.pretrained and not config.encoder_weights,
+        drop_path=config.drop_path,
+    )
+    if fresh and config.encoder_weights:
+        load_encoder(model, config.encoder_weights)
+    if fresh and config.weights:
+        _start_from(model, config.weights)
+    return model
+
+
+def _start_from(model: PVTEMCAD, path: str | Path) -> None:
+    earlier = load_weights(path)
+    for name in ("encoder", "num_classes", "in_channels", "kernel_sizes", "expansion", "activation"):
+        theirs, ours = getattr(earlier.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise CourseError(f"{path}: these weights are for a network with {name} {theirs}, this run has {ours}.")
+    model.load_state_dict(earlier.state_dict())
+
+
+def _whole_batch(batch: Any) -> Any:
+    """The dataset gives whole batches: there is nothing left to collate."""
+    return batch
