@@ -12,6 +12,7 @@ import argparse
 import ast
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -197,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not notebooks:
             raise CourseError(f"{project_home() / 'notebooks'}: no notebooks here. Run this in the course's folder.")
-        if options.store and options.data:
+        if options.store and (options.data or os.environ.get("EMCAD_DATA_DIR")):
             raise CourseError("--store is for the phantom patients: pictures of real patients must not be committed.")
         make_figures(notebooks, options.out, options.profile, options.data, options.seed, options.force)
         if options.store:
