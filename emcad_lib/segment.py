@@ -47,13 +47,13 @@ class Segmented:
     scores: dict[str, float]
 
     def __str__(self) -> str:
-        found = [
-            f"{region} {volume:.1f} cm3" + (f" (Dice {self.scores[region]:.3f})" if region in self.scores else "")
-            for region, volume in self.volumes.items()
-        ]
+        volumes = ", ".join(f"{region} {volume:.1f} cm3" for region, volume in self.volumes.items())
+        scores = ", ".join(f"{region} {score:.3f}" for region, score in self.scores.items())
         return (
             f"{self.patient}: segmented with {self.weights.name} in {self.seconds:.1f} s, written to {self.path}\n"
-            f"Tumour found: {', '.join(found)}. This is a teaching tool, not a medical device."
+            f"Tumour found: {volumes}."
+            + (f" Dice with the patient's own segmentation: {scores}." if scores else "")
+            + " This is a teaching tool, not a medical device."
         )
 
 

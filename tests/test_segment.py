@@ -116,7 +116,8 @@ def test_the_summary_names_patient_weights_volume_and_dice_and_says_what_it_is_n
     brain = np.count_nonzero(image(patient, "_flair").get_fdata())
     tumour = np.count_nonzero(image(patient, "_seg").get_fdata())
     assert f"{patient.name}: segmented with all_tumour.safetensors in " in said
-    assert f"whole {brain / 1000:.1f} cm3 (Dice {2 * tumour / (brain + tumour):.3f})" in said
+    assert f"Tumour found: whole {brain / 1000:.1f} cm3." in said
+    assert f"Dice with the patient's own segmentation: whole {2 * tumour / (brain + tumour):.3f}." in said
     assert "not a medical device" in said
 
 
@@ -192,6 +193,10 @@ FAULTS = {
     "weights that don't say their modalities": (
         lambda patient, weights: save_weights(create_model(), weights, regions='["whole"]', image_size="32"),
         "doesn't say on which modalities",
+    ),
+    "weights whose regions are nonsense": (
+        lambda patient, weights: save_weights(create_model(), weights, **METADATA, regions="5"),
+        "regions must be one or more of whole, core, enhancing, each once, in a list, not 5",
     ),
     "weights that don't say their regions": (
         lambda patient, weights: save_weights(create_model(), weights, **METADATA),

@@ -82,8 +82,7 @@ def predict(
     with _predicting(model):
         for start in progress(starts, "segment", unit="batch") if show else starts:
             batch = images[start : start + batch_size][:, channels]
-            x = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))  # a cache is read-only: copy
-            x = x.to(home)
+            x = torch.as_tensor(batch if isinstance(batch, Tensor) else np.array(batch), device=home)
             x = canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
             probability = _probability(model, x)  # (B, R, N, M)
             if flip:
@@ -110,8 +109,7 @@ def segment_scan(
     """Where in a scan is the tumour?
 
     A voxel of the brain belongs to a region when its probability is above ``threshold``, and then to every region
-    round it as well: an enhancing voxel is core and whole tumour too. A model that only knows the whole tumour sets
-    bit 0 only.
+    round it as well: an enhancing voxel is core and whole tumour too.
 
     Args:
         model: see :func:`predict`, as for the arguments that aren't named here.
@@ -120,11 +118,10 @@ def segment_scan(
         regions: what the model's outputs mean, of REGIONS; by default as the model's metadata say.
 
     Returns:
-        Region bits (I, J, K) on the scan's grid, 0 outside the brain.
+        Region bits (I, J, K) on the scan's grid, 0 outside the brain; bit 0 only from a model of the whole tumour.
 
     Raises:
-        CourseError: the threshold makes no sense; the regions aren't known, or aren't as many as the model's outputs;
-            as in :func:`predict`.
+        CourseError: no such threshold; regions unknown, or not as many as the model's outputs; as in :func:`predict`.
         ValueError: a modality of the scan has no contrast.
     """
     if not 0 < threshold < 1:
@@ -160,12 +157,12 @@ class _Canvas:
     """Where a slice lies for the network, and the way back.
 
     Attributes:
-        shape: height and width of the slices.
-        room: height and width, in pixels of the slices, of the canvas that they are centred on.
-        network: height and width of that canvas in pixels of the network, multiples of 32.
+        padding: pixels to add to a slice at the left, right, top and bottom.
+        room: height and width of the padded slice.
+        network: the same in pixels of the network, multiples of 32.
     """
 
-    shape: tuple[int, int]
+    padding: tuple[int, ...]
     room: tuple[int, int]
     network: tuple[int, int]
 
@@ -173,35 +170,28 @@ class _Canvas:
     def of(cls, shape: tuple[int, int], pixel_mm: tuple[float, float], image_size: int) -> _Canvas:
         """The canvas of the training (see ``slices.py``), or larger where slices of ``shape`` need it."""
         trained_mm = max(CANVAS_MM, image_size) / image_size  # per pixel of the network
-        sides = []
+        padding, room, network = [], [], []
         for length, mm in zip(shape, pixel_mm, strict=True):
             needed = max(image_size, length * mm / trained_mm)
-            network = math.ceil(round(needed / 32, 6)) * 32
-            sides.append((max(length, round(network * trained_mm / mm)), network))
-        (high, rows), (wide, columns) = sides
-        return cls(shape, (high, wide), (rows, columns))
-
-    @property
-    def _margins(self) -> tuple[int, int]:
-        top, left = ((room - length) // 2 for room, length in zip(self.room, self.shape, strict=True))
-        return top, left
+            network.append(math.ceil(round(needed / 32, 6)) * 32)
+            room.append(max(length, round(network[-1] * trained_mm / mm)))
+            before = (room[-1] - length) // 2
+            padding.append((before, room[-1] - length - before))
+        return cls((*padding[1], *padding[0]), (room[0], room[1]), (network[0], network[1]))
 
     def put(self, x: Tensor) -> Tensor:
         """Slices (B, C, H, W) onto the canvas: (B, C, N, M)."""
-        (top, left), (height, width), (high, wide) = self._margins, self.shape, self.room
-        x = F.pad(x, (left, wide - width - left, top, high - height - top))
-        return self._resample(x, self.network)
+        return _resample(F.pad(x, self.padding), self.network)
 
     def take(self, x: Tensor) -> Tensor:
         """Maps (B, R, N, M) of the canvas back to the slices' own pixels: (B, R, H, W)."""
-        (top, left), (height, width) = self._margins, self.shape
-        return self._resample(x, self.room)[:, :, top : top + height, left : left + width]
+        return F.pad(_resample(x, self.room), [-width for width in self.padding])  # less than nothing added: cropped
 
-    @staticmethod
-    def _resample(x: Tensor, size: tuple[int, int]) -> Tensor:
-        if x.shape[2:] == size:
-            return x
-        return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+def _resample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 @contextmanager
@@ -236,7 +226,8 @@ def _channels(model: nn.Module, count: int, modalities: Sequence[str] | None) ->
 def _names(model: nn.Module, key: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """``given`` or what the model's metadata hold under ``key``, refused unless each is one of ``known``."""
     names = _stored(model, key) if given is None else given
-    if isinstance(names, str) or not names or not set(names) <= set(known) or len(set(names)) < len(names):
+    listed = isinstance(names, list | tuple) and len(names) > 0 and all(name in known for name in names)
+    if not listed or len(set(names)) < len(names):
         raise CourseError(f"{key} must be one or more of {', '.join(known)}, each once, in a list, not {names!r}.")
     return list(names)
 

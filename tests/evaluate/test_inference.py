@@ -1,5 +1,6 @@
 """Prediction with models whose answer is known: the identity, a constant, one that looks at the left only."""
 
+import dataclasses
 import json
 import math
 
@@ -266,6 +267,17 @@ def test_a_segmentation_lies_on_the_grid_of_the_scan_voxel_for_voxel(scan):
     assert 0 < bits.sum() < (flair != 0).sum()
 
 
+def test_a_scan_with_voxels_longer_from_front_to_back_is_shown_in_its_true_shape(scan):
+    affine = scan.affine @ np.diag([1.0, 8.0, 1.0, 1.0])
+    model = identity()
+
+    bits = segment_scan(model, dataclasses.replace(scan, affine=affine))
+
+    height = np.ptp(np.flatnonzero(scan.images.any(axis=(0, 1, 3)))) + 1
+    assert model.seen[0].shape[2:] == (math.ceil(8 * height / 32) * 32, 192)
+    assert bits.shape == scan.images.shape[1:]
+
+
 def test_outside_the_brain_and_in_slices_without_brain_there_is_no_tumour(scan):
     everything = Stub(lambda x: torch.full_like(x[:, :1], 9.0))
 
@@ -283,14 +295,16 @@ def test_the_threshold_decides_which_probability_is_enough(scan):
     assert not segment_scan(third, scan, threshold=0.31).any()
 
 
-def test_a_voxel_of_an_inner_region_belongs_to_the_outer_ones_too(scan):
-    high, low = 9.0, -9.0
-    only_enhancing = Stub(
-        lambda x: torch.stack([torch.full_like(x[:, 0], value) for value in (high, low, low)], dim=1),
-        regions=json.dumps(["enhancing", "core", "whole"]),
+@pytest.mark.parametrize(("region", "bits"), [("whole", 0b001), ("core", 0b011), ("enhancing", 0b111)])
+def test_a_voxel_of_an_inner_region_belongs_to_the_outer_ones_too(scan, region, bits):
+    regions = ["enhancing", "whole", "core"]  # in the order of the model's outputs
+    logits = [9.0 if name == region else -9.0 for name in regions]
+    only_one = Stub(
+        lambda x: torch.stack([torch.full_like(x[:, 0], logit) for logit in logits], dim=1),
+        regions=json.dumps(regions),
     )
 
-    assert set(np.unique(segment_scan(only_enhancing, scan))) == {0, 0b111}
+    assert set(np.unique(segment_scan(only_one, scan))) == {0, bits}
 
 
 def test_each_output_sets_its_own_region(scan):
