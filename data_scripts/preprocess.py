@@ -17,9 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="CACHE_DIR", help="where to write the cache")
     parser.add_argument("--workers", type=int, default=None, help="processes at once (default: one per processor)")
     parser.add_argument("--seed", type=int, default=0, help="of the split into train, val and test (default: 0)")
+    parser.add_argument("--limit", type=int, default=None, help="take the first so many patients only (default: all)")
     options = parser.parse_args(argv)
     try:
-        report = preprocess(options.data_dir, options.out, options.workers, options.seed)
+        report = preprocess(options.data_dir, options.out, options.workers, options.seed, options.limit)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -51,7 +51,7 @@ def move(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 
 def tone(x: Tensor, generator: Generator, low: float = -3.0, high: float = 4.0) -> Tensor:
     """Bend the grey scale between ``low`` and ``high`` by a random power: darks and brights move, their order stays."""
-    share = ((x - low) / (high - low)).clamp(1e-3, 1)
+    share = ((x - low) / (high - low)).clamp(min=1e-3)
     power = torch.exp(0.35 * _normal((*x.shape[:2], 1, 1), generator, x))
     return share**power * (high - low) + low
 

@@ -1,248 +1,217 @@
-"""From a patient's volumes to slices that a network can learn from, kept in a cache on disk.
+"""Prepare all patients of a folder into a cache (see ``cache.py``), several at once.
 
-Each patient becomes two arrays: ``images.npy``, one byte per pixel, and ``regions.npy``, the region bits. They are read
-by memory map, so that a training run holds only the slices that it looks at. Built step by step in notebooks/02.
+A patient's folder appears in the cache only when it's whole, and the manifest comes last: work that was interrupted, by
+whatever, goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import joblib
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from emcad_lib.data.brats import MODALITIES, Patient, PatientError, Scan, find_patients, read_scan
+import emcad_lib
+from emcad_lib.data.brats import find_patients
+from emcad_lib.data.cache import ARRAYS, CACHE_VERSION, MANIFEST, RECORD, Record, open_array, patient_folder
+from emcad_lib.data.nifti import PatientError
+from emcad_lib.data.prepare import FlatImage, Prepared, dequantise, normalise, prepare_patient, quantise
+from emcad_lib.data.scan import MODALITIES, Patient, Scan, read_scan
+from emcad_lib.data.split import split_patients
 from emcad_lib.files import CourseError, read_json, replacing, sha256, write_json
 from emcad_lib.progress import progress
 
-CACHE_VERSION = 1  # raise it whenever the same patient gives other arrays: older caches are then refused
-SPLITS = ("train", "val", "test")
-CLIP = 5.0  # z-scores beyond this are cut; about one voxel in ten thousand
-LEVELS = 254  # of brightness inside the brain: an even number, so that none of them stands for z = 0 exactly
+__all__ = [
+    "CACHE_VERSION", "Prepared", "Report",
+    "dequantise", "normalise", "prepare_patient", "preprocess", "quantise", "split_patients",
+]  # fmt: skip
 
-Array = TypeVar("Array", NDArray[Any], Tensor)
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One patient's axial slices, seen as radiologists see them: front at the top, the patient's right at the left.
-
-    Attributes:
-        images: uint8 (S, 4, H, W), see `quantise`; slices from bottom to top, modalities in the order of MODALITIES.
-        regions: uint8 (S, H, W), region bits, or None without a segmentation.
-        box: where the slices lie in the scan: its first and last-plus-one index along each axis (left, back, top).
-        mean, std: of each modality inside the brain, before normalisation.
-    """
-
-    images: NDArray[np.uint8]
-    regions: NDArray[np.uint8] | None
-    box: Box
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def restore(self, values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-        """Put values on the slices (S, H, W) back where they came from: (I, J, K) = ``shape``, 0 around them."""
-        volume = np.zeros(tuple(shape), dtype=values.dtype)
-        (i0, i1), (j0, j1), (k0, k1) = self.box
-        volume[i0:i1, j0:j1, k0:k1] = values.transpose(2, 1, 0)
-        return volume
+_LEFTOVER_SECONDS = 3600  # a patient takes seconds to write: what is older was left behind by a process that was killed
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `preprocess` did: names of patients prepared now and of those reused, and what was left out and why."""
+    """What :func:`preprocess` did: names of patients prepared now and reused, and what was left out and why."""
 
     prepared: list[str]
     reused: list[str]
     problems: list[PatientError]
 
 
-def normalise(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Z-scores of each modality over the voxels where it shows brain, cut at +-5; 0 elsewhere.
-
-    MRI has no unit: the same tissue is 300 in one scanner and 900 in the next. After this, 0 is the patient's average
-    brain, and 1 is one standard deviation brighter. Each modality has its own brain mask, because sometimes one of them
-    was taken over a part of the head only.
-
-    Args:
-        images: (4, ...), 0 outside the brain.
-    """
-    return _normalise(images)[0]
-
-
-def _normalise(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[float], list[float]]:
-    z = np.zeros(images.shape, dtype=np.float32)
-    means, stds = [], []
-    for image, scores in zip(images, z, strict=True):
-        brain = image != 0
-        values = image[brain]
-        mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        if not std > 0:
-            raise ValueError("the image has one and the same value everywhere in the brain")
-        scores[brain] = np.clip((values - mean) / std, -CLIP, CLIP)
-        means.append(mean)
-        stds.append(std)
-    return z, means, stds
-
-
-def quantise(z: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Z-scores as one byte each: 0 outside the brain, 1 to 254 from -5 to 5 inside. Off by 0.02 at most."""
-    levels = np.floor((z + CLIP) * (LEVELS / (2 * CLIP))).clip(0, LEVELS - 1).astype(np.uint8) + 1
-    return np.where(brain, levels, np.uint8(0))
-
-
-def dequantise(levels: Array) -> Array:
-    """Bytes of `quantise` as float32 z-scores: exactly 0 outside the brain, never 0 inside. NumPy or torch."""
-    step = 2 * CLIP / LEVELS
-    if isinstance(levels, Tensor):
-        return torch.where(levels > 0, levels.float() * step - (CLIP + step / 2), 0.0)
-    return np.where(levels > 0, levels.astype(np.float32) * np.float32(step) - np.float32(CLIP + step / 2), 0)
-
-
-def prepare_patient(scan: Scan) -> Prepared:
-    """Crop a scan to its brain, normalise it and turn it into slices.
-
-    Raises:
-        ValueError: when a modality has no contrast.
-    """
-    box = _brain_box(scan.images)
-    inside = tuple(slice(first, end) for first, end in box)
-    cropped = scan.images[(slice(None), *inside)]  # (4, I, J, K)
-    z, mean, std = _normalise(cropped)
-    images = quantise(z, cropped != 0).transpose(3, 0, 2, 1)  # (S, 4, H, W) = (K, 4, J, I)
-    regions = None if scan.regions is None else np.ascontiguousarray(scan.regions[inside].transpose(2, 1, 0))
-    return Prepared(np.ascontiguousarray(images), regions, box, tuple(mean), tuple(std))
-
-
-def _brain_box(images: NDArray[np.float32]) -> Box:
-    """The smallest box that holds every voxel where any of the images (4, I, J, K) shows brain."""
-    brain = np.zeros(images.shape[1:], dtype=bool)
-    for image in images:
-        brain |= image != 0
-    bounds = []
-    for axis in range(3):
-        filled = np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis)))
-        bounds.append((int(filled[0]), int(filled[-1]) + 1))
-    return bounds[0], bounds[1], bounds[2]
-
-
-def split_patients(names: Iterable[str], seed: int, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> dict[str, str]:
-    """Deal patients out to train, val and test: whole patients, because slices of one head resemble each other.
-
-    The same names and seed give the same split, in whatever order they come. With three patients or more no part is
-    empty; two are dealt out to train and val; one is trained with.
-
-    Args:
-        names: of the patients.
-        seed: of the deal.
-        fractions: of the patients in train, val and test.
-    """
-    ordered = sorted(set(names))
-    shuffled = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
-    val, test = (max(1, round(fraction * len(shuffled))) for fraction in fractions[1:])
-    if len(shuffled) < 3:
-        val, test = len(shuffled) - 1, 0
-    parts = {name: "val" for name in shuffled[:val]} | {name: "test" for name in shuffled[val : val + test]}
-    return {name: parts.get(name, "train") for name in ordered}
-
-
 def preprocess(
     data_dir: str | Path, cache_dir: str | Path, workers: int | None = None, seed: int = 0, limit: int | None = None
 ) -> Report:
-    """Prepare all patients of a folder, several at once, and write the cache.
+    """Prepare all patients in and under ``data_dir`` for training, several at once, and write the cache's manifest.
 
-    A patient that is there already, from the same files and by the same version, is reused: an interrupted call goes on
-    where it stopped. A patient that can't be read is left out, and the others go on.
+    Patients that are in the cache already, whole, made by this version and from the same files, are left as they are.
+    A patient with a fault is left out, and the others go on.
 
     Args:
-        data_dir: a folder of patients with segmentations.
-        cache_dir: where the cache is, or will be.
-        workers: processes at once; by default one per processor.
-        seed: of the split.
-        limit: take only the first so many patients, by name.
+        data_dir: a folder of patients with segmentations, in any naming.
+        cache_dir: the folder to write.
+        workers: processes at once, by default one per processor. Each takes up to 0.6 GB of memory.
+        seed: of the split into train, val and test.
+        limit: take the first so many patients by name only.
 
     Raises:
-        CourseError: when no patient can be prepared, or the disk is full.
+        CourseError: no such folder; no patient in it, or none that can be used; ``cache_dir`` can't be written; the
+            disk is full; ``workers`` or ``limit`` below 1.
     """
+    for name, number in (("workers", workers), ("limit", limit)):
+        if number is not None and number < 1:
+            raise CourseError(f"{name} must be 1 or more, not {number}.")
+    cache_dir = Path(cache_dir)
     patients, problems = find_patients(data_dir, need_segmentation=True)
     patients = patients[:limit]
-    cache_dir = Path(cache_dir)
-    workers = max(1, min(workers or os.cpu_count() or 1, len(patients)))
-    tasks = joblib.Parallel(n_jobs=workers, return_as="generator")(
-        joblib.delayed(_prepare_into)(patient, cache_dir / "patients" / patient.name) for patient in patients
-    )
-    entries, reused = {}, []
-    for patient, (outcome, was_there) in zip(
-        patients, progress(tasks, "Preparing patients", total=len(patients), unit="patient"), strict=True
-    ):
-        if isinstance(outcome, PatientError):
-            problems.append(outcome)
+    _make_room(cache_dir)
+    records = {patient.name: record for patient in patients if (record := _reusable(patient, cache_dir))}
+    reused = sorted(records)
+    todo = [patient for patient in patients if patient.name not in records]
+    if any(patient_folder(cache_dir, patient.name).exists() for patient in todo):
+        (cache_dir / MANIFEST).unlink(missing_ok=True)  # it describes arrays that are about to be replaced
+    for patient, result in _prepare_all(todo, cache_dir, workers, done=len(reused)):
+        if isinstance(result, PatientError):
+            problems.append(result)
         else:
-            entries[patient.name] = outcome
-            reused += [patient.name] if was_there else []
-    if not entries:
-        raise CourseError(
-            f"{data_dir}: none of its {len(problems)} patients can be prepared.\n  "
-            + "\n  ".join(map(str, problems[:10]))
-        )
-    for name, split in split_patients(entries, seed).items():
-        entries[name]["split"] = split
-    write_json(
-        cache_dir / "manifest.json",
-        {"version": CACHE_VERSION, "split_seed": seed, "modalities": list(MODALITIES), "patients": entries},
-    )
-    return Report([name for name in entries if name not in reused], reused, problems)
+            records[patient] = result
+    problems.sort(key=lambda problem: problem.patient)
+    if not records:
+        reasons = "\n".join(f"- {problem}" for problem in problems)
+        raise CourseError(f"{data_dir}: there is no patient that can be used.\n{reasons}")
+
+    manifest = {
+        "version": CACHE_VERSION,
+        "library": emcad_lib.__version__,
+        "split_seed": seed,
+        "patients": {name: {"split": split, **records[name]} for name, split in split_patients(records, seed).items()},
+    }
+    write_json(cache_dir / MANIFEST, manifest)
+    return Report(sorted(records.keys() - reused), reused, problems)
 
 
-def _prepare_into(patient: Patient, folder: Path) -> tuple[dict[str, Any] | PatientError, bool]:
-    """Prepare one patient into ``folder``, unless it's there. Returns its manifest entry, and whether it was there."""
-    assert patient.segmentation is not None
+def _make_room(cache_dir: Path) -> None:
+    """Make the cache's folders, and remove what an interrupted process has left in them."""
     try:
-        sources = {path.name: sha256(path) for path in sorted({*patient.images.values(), patient.segmentation})}
+        (cache_dir / "patients").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        file = error.filename or patient.segmentation
-        return PatientError(patient.name, file, f"it can't be read ({error.strerror})", "Check its permissions"), False
-    known = _finished(folder)
-    if known is not None and known["sources"] == sources:
-        return known, True
+        raise CourseError(f"{cache_dir}: can't be written ({error.strerror}). Choose another folder.") from error
+    for pattern in (".writing-*", ".replaced-*"):
+        for leftover in (cache_dir / "patients").glob(pattern):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _prepare_all(
+    patients: list[Patient], cache_dir: Path, workers: int | None, done: int
+) -> Iterator[tuple[str, Record | PatientError]]:
+    """Prepare patients, several at once, in whatever order they are ready. No more than ``workers`` are in memory."""
+    if not patients:
+        return
+    jobs = (joblib.delayed(_prepare)(patient, cache_dir) for patient in patients)
+    workers = min(workers or os.cpu_count() or 1, len(patients))
+    with progress(label="Prepare patients", total=done + len(patients), unit="patient") as bar:
+        bar.update(done)
+        for result in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
+            bar.update()
+            yield result
+
+
+def _prepare(patient: Patient, cache_dir: Path) -> tuple[str, Record | PatientError]:
+    """Prepare one patient: its name, and its record or what is wrong with it."""
     try:
+        stamps, hashes = _stamps(patient), _hashes(patient)
         scan = read_scan(patient)
+        _check_pixels(patient, scan)
         prepared = prepare_patient(scan)
     except PatientError as error:
-        return error, False
-    except ValueError as error:
-        return PatientError(patient.name, patient.images[MODALITIES[0]], str(error), "Fetch the patient again"), False
-    assert prepared.regions is not None
-    entry = {
+        return patient.name, error
+    except FlatImage as error:
+        file, problem = patient.images[error.modality], str(error).rstrip(".")
+        return patient.name, PatientError(patient.name, file, problem, "Leave the patient out")
+    except OSError as error:
+        problem = f"it can't be read ({error.strerror})"
+        file = error.filename or patient.images[MODALITIES[0]]
+        return patient.name, PatientError(patient.name, file, problem, "Check the file and its permissions")
+    assert prepared.regions is not None  # patients were sought with segmentations
+    record: Record = {
         "slices": len(prepared.images),
-        "shape": list(prepared.images.shape[2:]),
-        "box": [list(bounds) for bounds in prepared.box],
+        "tumour_slices": int(prepared.regions.any(axis=(1, 2)).sum()),
+        "box": [list(ends) for ends in prepared.box],
+        "shape": list(scan.images.shape[1:]),
         "spacing": list(scan.spacing),
-        "tumour_slices": int((prepared.regions > 0).any(axis=(1, 2)).sum()),
-        "mean": list(prepared.mean),
-        "std": list(prepared.std),
-        "sources": sources,
+        "mean": dict(zip(MODALITIES, prepared.mean, strict=True)),
+        "std": dict(zip(MODALITIES, prepared.std, strict=True)),
+        "sources": hashes,
     }
-    with replacing(folder) as beside:
-        beside.mkdir()
-        np.save(beside / "images.npy", prepared.images)
-        np.save(beside / "regions.npy", prepared.regions)
-        write_json(beside / "patient.json", {"version": CACHE_VERSION, **entry})
-    return entry, False
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """The manifest entry of a patient that is in the cache already, by this version; None if it isn't."""
     try:
-        entry = read_json(folder / "patient.json")
-        return entry if entry.pop("version") == CACHE_VERSION else None
-    except (CourseError, KeyError, AttributeError):
+        with replacing(patient_folder(cache_dir, patient.name)) as beside:
+            beside.mkdir()
+            _save(beside / "images.npy", prepared.images)
+            _save(beside / "regions.npy", prepared.regions)
+            write_json(beside / RECORD, {"version": CACHE_VERSION, "stamps": stamps, **record})
+    except OSError:
+        if _reusable(patient, cache_dir) is None:
+            raise
+        # Otherwise another process that prepares the same patients was a moment faster with this one.
+    return patient.name, record
+
+
+def _check_pixels(patient: Patient, scan: Scan) -> None:
+    across, down, _ = scan.spacing
+    if abs(across - 1) > 0.02 or abs(down - 1) > 0.02:
+        raise PatientError(
+            patient.name, patient.images[MODALITIES[0]],
+            f"its pixels measure {across:.2f} x {down:.2f} mm, where training slices have 1 x 1 mm",
+            "Resample the patient's files to 1 mm, as all of BraTS is",
+        )  # fmt: skip
+
+
+def _save(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write an array as .npy. Through bytes, because ``np.save`` itself hides from its caller why a write failed."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    path.write_bytes(buffer.getbuffer())
+
+
+def _reusable(patient: Patient, cache_dir: Path) -> Record | None:
+    """The record of a patient whose slices in the cache are whole, of this version, and of the same files; or None."""
+    path = patient_folder(cache_dir, patient.name) / RECORD
+    try:
+        record: Record = read_json(path)
+        if record.pop("version") != CACHE_VERSION:
+            return None
+        for file in ARRAYS:
+            open_array(cache_dir, patient.name, file, record)
+        # As make and git do, believe that a file is the same when its size and time are: hashing all of BraTS takes
+        # minutes. A copy of the data has other times and the same hashes.
+        stamps = _stamps(patient)
+        if record.pop("stamps") != stamps:
+            if record["sources"] != _hashes(patient):
+                return None
+            write_json(path, {"version": CACHE_VERSION, "stamps": stamps, **record})
+    except (CourseError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
+    return record
+
+
+def _sources(patient: Patient) -> dict[str, Path]:
+    """A patient's files by name; by folder and name for the Decathlon, where images and labels have the same names."""
+    paths = sorted({*patient.images.values(), *([patient.segmentation] if patient.segmentation else [])})
+    together = os.path.commonpath([path.parent for path in paths])
+    return {path.relative_to(together).as_posix(): path for path in paths}
+
+
+def _stamps(patient: Patient) -> dict[str, list[int]]:
+    """Size and time of last change of each file."""
+    return {name: [(status := path.stat()).st_size, status.st_mtime_ns] for name, path in _sources(patient).items()}
+
+
+def _hashes(patient: Patient) -> dict[str, str]:
+    return {name: sha256(path) for name, path in _sources(patient).items()}
