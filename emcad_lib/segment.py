@@ -20,6 +20,7 @@ import torch
 
 from emcad_lib.data.brats import Patient, PatientError, find_patient, read_scan, write_segmentation
 from emcad_lib.data.labels import region_mask
+from emcad_lib.data.prepare import FlatImage
 from emcad_lib.evaluate.inference import known_regions, segment_scan
 from emcad_lib.evaluate.metrics import dice, volume_cm3
 from emcad_lib.files import CourseError
@@ -95,9 +96,9 @@ def _segment(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         bits = segment_scan(model, scan, threshold, device=device, show=show)
-    except ValueError as error:
-        remedy = "Fetch the patient's files again"
-        raise PatientError(patient.name, patient_dir, str(error), remedy) from error
+    except FlatImage as error:
+        file, problem = patient.images[error.modality], str(error).rstrip(".")
+        raise PatientError(patient.name, file, problem, "Fetch the patient's files again") from error
     write_segmentation(out, bits, scan, patient.convention)
     seconds = time.perf_counter() - started
 

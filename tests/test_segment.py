@@ -181,7 +181,7 @@ FAULTS = {
     "a missing image": (lambda patient, weights: file_of(patient, "_t2").unlink(), "missing: t2"),
     "an image without contrast": (
         lambda patient, weights: without_contrast(file_of(patient, "_t2")),
-        "Patient .* one and the same value",
+        "Patient BraTS20_Training_001, BraTS20_Training_001_t2.nii.gz: The t2 image has the same value",
     ),
     "no such weights": (lambda patient, weights: weights.unlink(), "no such file of weights"),
     "weights that are text": (

@@ -122,7 +122,7 @@ def segment_scan(
 
     Raises:
         CourseError: no such threshold; regions unknown, or not as many as the model's outputs; as in :func:`predict`.
-        ValueError: a modality of the scan has no contrast.
+        FlatImage: a modality of the scan has no contrast.
     """
     if not 0 < threshold < 1:
         raise CourseError(f"The threshold is a probability between 0 and 1, not {threshold:g}.")
@@ -138,9 +138,7 @@ def segment_scan(
     for index, region in enumerate(regions):
         found[probabilities[:, index] > threshold] |= _BITS[region]
     found[~prepared.images.any(axis=1)] = 0  # no tumour outside the brain
-    bits = np.zeros(scan.images.shape[1:], dtype=np.uint8)
-    bits[tuple(slice(first, end) for first, end in prepared.box)] = found.transpose(2, 1, 0)  # (I, J, K) of (S, H, W)
-    return bits
+    return prepared.restore(found, scan.images.shape[1:]).astype(np.uint8, copy=False)
 
 
 def known_regions(model: nn.Module) -> list[str]:
