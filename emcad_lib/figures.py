@@ -31,14 +31,23 @@ from emcad_lib.stored import store_outputs
 
 
 def figure_names(notebook: Path) -> list[str]:
-    """The ids of the figures that a notebook shows, read from its code: second argument of each lesson.show(...)."""
+    """The ids of the figures that a notebook shows, read from its code: second argument of each lesson.show(...).
+
+    Raises:
+        CourseError: for an id that isn't written out there.
+    """
     names = []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type != "code" or "lesson.show(" not in cell.source:
             continue
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "lesson.show":
-                names.append(ast.literal_eval(node.args[1]))
+                name = node.args[1] if len(node.args) > 1 else None
+                if not isinstance(name, ast.Constant):
+                    raise CourseError(
+                        f"{notebook.name}: write the figure's id out, second in {ast.unparse(node)[:60]}..."
+                    )
+                names.append(name.value)
     return names
 
 
