@@ -24,8 +24,8 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from emcad_lib.files import CourseError, read_json, sha256, write_json
-from emcad_lib.lesson import Lesson, begin, project_home, versions
+from emcad_lib.files import CourseError, project_home, read_json, sha256, write_json
+from emcad_lib.lesson import Lesson, begin, versions
 from emcad_lib.progress import progress
 from emcad_lib.stored import store_outputs
 

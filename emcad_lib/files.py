@@ -102,3 +102,11 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def project_home() -> Path:
+    """The course's folder: EMCAD_HOME, else the nearest folder above this one that holds the course, else this one."""
+    if os.environ.get("EMCAD_HOME"):
+        return Path(os.environ["EMCAD_HOME"])
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "emcad_lib").is_dir()), here)

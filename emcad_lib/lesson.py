@@ -23,20 +23,12 @@ from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.data.slices import Cache, SliceDataset
-from emcad_lib.files import CourseError, replacing, sha256, write_json
+from emcad_lib.files import CourseError, project_home, replacing, sha256, write_json
 from emcad_lib.model.pvt_emcad import PVTEMCAD
 from emcad_lib.model.weights import load_weights
 from emcad_lib.profiles import Profile, get_profile
 
 DOTS_PER_INCH = 100
-
-
-def project_home() -> Path:
-    """The course's folder: EMCAD_HOME, else the nearest folder above this one that holds the course, else this one."""
-    if os.environ.get("EMCAD_HOME"):
-        return Path(os.environ["EMCAD_HOME"])
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "emcad_lib").is_dir()), here)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from emcad_lib.files import replacing
-from emcad_lib.lesson import project_home
+from emcad_lib.files import project_home, replacing
 
 # What the lessons import and Colab doesn't bring, or brings in another version. Never torch or numpy: replacing those
 # under a running Colab breaks it.

@@ -158,6 +158,14 @@ def test_the_figures_of_a_notebook_are_read_from_its_code(tmp_path):
     assert figure_names(notebook) == ["01-one", "01-two", "01-four"]
 
 
+@pytest.mark.parametrize(
+    "show", ['lesson.show(bars(), f"01-{i}", data={}, alt="")', 'lesson.show(bars(), name="01-one")']
+)
+def test_a_figure_whose_name_is_not_written_out_is_an_error(tmp_path, show):
+    with pytest.raises(CourseError, match=r"a\.ipynb: write the figure's id out, second in lesson\.show\(bars"):
+        figure_names(write(tmp_path / "a.ipynb", show))
+
+
 def test_the_manifest_lists_every_figure_with_its_origin(make, tmp_path, patients):
     make(seed=7)
     out = tmp_path / "figs"

@@ -12,8 +12,8 @@ from PIL import Image as Picture
 
 import emcad_lib.lesson
 from emcad_lib.data.slices import SliceDataset
-from emcad_lib.files import CourseError, read_json, sha256
-from emcad_lib.lesson import begin, project_home, versions
+from emcad_lib.files import CourseError, project_home, read_json, sha256
+from emcad_lib.lesson import begin, versions
 from emcad_lib.profiles import PROFILES
 from emcad_lib.show import plots
 

@@ -144,9 +144,7 @@ def box_and_matrix(recipe: Mapping[str, Any]) -> tuple[Box, np.ndarray]:
     return (parts[0], parts[1], parts[2]), matrix
 
 
-def build_anatomy(
-    recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor], Tensor] | None = None
-) -> Anatomy:
+def build_anatomy(recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor], Tensor] | None = None) -> Anatomy:
     """Build the brain that ``recipe`` describes.
 
     Args:

@@ -227,7 +227,7 @@ def test_the_cosine_schedule_rises_for_a_twentieth_and_falls_to_nothing(config):
 
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert rates[5] == 0.5  # the top of the cosine
-    assert learning_rate_at(cosine, 62, 119) == pytest.approx(0.25)  # 6 to rise, then half of the 113 that are left
+    assert learning_rate_at(cosine, 62, 118) == pytest.approx(0.25)  # 6 to rise, then half of the 112 that are left
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert 0 < rates[-1] < 0.001
 
