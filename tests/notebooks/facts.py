@@ -5,6 +5,7 @@ A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. 
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 
 import pandas as pd
 import torch
@@ -12,6 +13,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emcad_lib import create_model
+from emcad_lib.model.blocks import CAB, MSCB
+from emcad_lib.data.population import POPULATION
+from emcad_lib.data.preprocess import CLIP, LEVELS
+from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
 
 
@@ -39,6 +45,12 @@ def published(run: str, column: str) -> float:
     """A value of the paper's results."""
     table = published_results().set_index("run")
     return float(table.loc[run, column])
+
+
+def mscb_windows_percent(channels: int) -> float:
+    """The share of an MSCB's parameters that are depth-wise windows, in percent."""
+    block = MSCB(channels, channels)
+    return 100 * sum(branch[0].weight.numel() for branch in block.msdc.branches) / count(block)
 
 
 FACTS: dict[str, Callable[[], float]] = {
@@ -70,4 +82,19 @@ FACTS: dict[str, Callable[[], float]] = {
     # Exercises
     "exercise_11_zero": lambda: 0.4 * 0.8,
     "exercise_11_one": lambda: 0.4 * 0.8 + 0.6,
+    # The data
+    "real_tumour_slice_share": lambda: float(pd.read_csv(POPULATION, index_col="quantity").loc["share", "p50"]),
+    "quantisation_levels": lambda: LEVELS,
+    "quantisation_error": lambda: 2 * CLIP / LEVELS / 2,
+    "canvas_mm": lambda: CANVAS_MM,
+    "brats_2020_patients": lambda: PROFILES["paper"].patients,
+    "iqr_of_a_normal": lambda: NormalDist().inv_cdf(0.75) - NormalDist().inv_cdf(0.25),
+    "raters_agree_whole": lambda: 0.85,  # Dice of two raters, whole tumour: Menze et al. 2015 (the BraTS benchmark)
+    # 03 and 04: what the blocks cost
+    "full_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, bias=False)),
+    "depthwise_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, groups=64, bias=False)),
+    "mscb_windows_percent_256": lambda: mscb_windows_percent(256),
+    "full_branches_256": lambda: sum(count(nn.Conv2d(512, 512, size, bias=False)) for size in (1, 3, 5)),
+    "cab_parameters_256": lambda: count(CAB(256)),
+    "full_matrix_256": lambda: count(nn.Linear(256, 256, bias=False)),
 }
