@@ -95,7 +95,7 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
     seed = _epoch_seed(config.seed, epoch)
     set_seed(seed)  # decides which branches drop_path leaves out
     generator = torch.Generator(device).manual_seed(seed)
-    run.sampler.set_epoch(epoch)
+    run.train_batches.set_epoch(epoch)  # not the sampler's own: accelerate would count over it, from 0
     # Here, not once before the first epoch: validation has put the network into evaluation mode, in which batch
     # normalisation no longer follows the data.
     run.model.train()

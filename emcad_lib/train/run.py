@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderShard
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
@@ -60,9 +61,8 @@ class Run:
     accelerator: Accelerator
     train_slices: NumberedSlices
     val_slices: NumberedSlices
-    sampler: EpochSampler
-    train_batches: DataLoader[Batch]
-    val_batches: DataLoader[Batch]
+    train_batches: DataLoaderShard
+    val_batches: DataLoaderShard
     model: PVTEMCAD
     optimizer: torch.optim.Optimizer
 
@@ -138,7 +138,7 @@ def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
     model = build_model(config, fresh)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     prepared = accelerator.prepare(train_batches, val_batches, model, optimizer)
-    return Run(config, accelerator, train_slices, val_slices, sampler, *prepared)
+    return Run(config, accelerator, train_slices, val_slices, *prepared)
 
 
 def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
