@@ -1,8 +1,8 @@
 """Every number that the lessons and the README state is computed again.
 
 A number in prose carries a mark right behind it, ``506,507<!--fact:decoder_parameters_b0-->``, whose name is a function
-in facts.py. Numbers with a thousands comma or with two decimals or more need one, unless they are part of code, a formula,
-a link, a date, a version or an arXiv number.
+in facts.py. Numbers with a thousands comma or with two decimals or more need one, unless they are part of code, of a
+formula, a link, a date, a version or an arXiv number.
 """
 
 from __future__ import annotations
