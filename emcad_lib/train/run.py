@@ -22,6 +22,8 @@ from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
 from emcad_lib.model.weights import load_encoder, load_weights
 from emcad_lib.train.config import TrainConfig
 
+VALIDATION_BATCH = 32  # speed only: in evaluation mode, slices don't depend on their neighbours in a batch
+
 Batch = tuple[Tensor, Tensor, Tensor]  # slices (B, C, N, N), targets (B, R, N, N), slice numbers (B,)
 
 
@@ -134,7 +136,7 @@ def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
         drop_last=len(sampler) > config.batch_size and len(sampler) % config.batch_size == 1,
         collate_fn=_whole_batch,
     )
-    val_batches = DataLoader(val_slices, config.batch_size, collate_fn=_whole_batch)
+    val_batches = DataLoader(val_slices, VALIDATION_BATCH, collate_fn=_whole_batch)
     model = build_model(config, fresh)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     prepared = accelerator.prepare(train_batches, val_batches, model, optimizer)

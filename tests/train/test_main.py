@@ -1,0 +1,54 @@
+"""python -m emcad_lib.train"""
+
+import pytest
+
+from emcad_lib.train import __main__ as command
+from emcad_lib.train.ledger import read_ledger
+
+
+def arguments(cache, runs, *more):
+    sizes = "--name first --batch-size 4 --epochs 1 --slices-per-epoch 8 --image-size 32".split()
+    return ["--cache", str(cache), "--runs", str(runs), *sizes, *more]
+
+
+def test_the_command_trains_and_says_how_good_the_best_epoch_is_and_where_the_run_lies(tiny_cache, tmp_path, capsys):
+    code = command.main(arguments(tiny_cache, tmp_path))
+
+    said = capsys.readouterr().out
+    assert code == 0
+    assert read_ledger(tmp_path / "first").finished
+    assert "epoch 1/1" in said  # the progress bar
+    assert "Best epoch: 1 of 1, Dice per patient 0." in said
+    assert str(tmp_path / "first") in said
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--batch-size", "0"], "--batch-size must be 1 or more, not 0."),
+        (["--name", "a/b"], "--name must be letters"),
+        (["--cache", "/nowhere"], "there is no cache"),
+        (["--encoder", "pvt_v9"], "no encoder 'pvt_v9'"),
+        (["--weights", "/nowhere/w.safetensors"], "there is no such file of weights"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_and_the_command_fails(more, complaint, tiny_cache, tmp_path, capsys):
+    code = command.main(arguments(tiny_cache, tmp_path, *more))
+
+    said = capsys.readouterr().err
+    assert code == 1
+    assert complaint in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "first").exists()
+
+
+def test_an_interruption_from_the_keyboard_says_how_to_go_on(tiny_cache, tmp_path, capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", interrupted)
+
+    code = command.main(arguments(tiny_cache, tmp_path))
+
+    assert code == 130
+    assert "--resume goes on" in capsys.readouterr().err
