@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emcad_lib import create_model
-from emcad_lib.model.blocks import CAB, MSCB
 from emcad_lib.data.population import POPULATION
-from emcad_lib.data.preprocess import CLIP, LEVELS
+from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.model.blocks import CAB, MSCB
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
 
@@ -84,8 +84,8 @@ FACTS: dict[str, Callable[[], float]] = {
     "exercise_11_one": lambda: 0.4 * 0.8 + 0.6,
     # The data
     "real_tumour_slice_share": lambda: float(pd.read_csv(POPULATION, index_col="quantity").loc["share", "p50"]),
-    "quantisation_levels": lambda: LEVELS,
-    "quantisation_error": lambda: 2 * CLIP / LEVELS / 2,
+    "quantisation_levels": lambda: 2 * CLIP / STEP + 1,
+    "quantisation_error": lambda: STEP / 2,
     "canvas_mm": lambda: CANVAS_MM,
     "brats_2020_patients": lambda: PROFILES["paper"].patients,
     "iqr_of_a_normal": lambda: NormalDist().inv_cdf(0.75) - NormalDist().inv_cdf(0.25),
