@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,10 +103,11 @@ def _make_room(cache_dir: Path) -> None:
         (cache_dir / "patients").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"{cache_dir}: can't be written ({error.strerror}). Choose another folder.") from error
-    for pattern in (".writing-*", ".replaced-*"):
-        for leftover in (cache_dir / "patients").glob(pattern):
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
+    for place in ("", "patients/", "patients/*/"):
+        for leftover in [*cache_dir.glob(f"{place}.writing-*"), *cache_dir.glob(f"{place}.replaced-*")]:
+            with suppress(FileNotFoundError):  # another process may be through with it
+                if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _prepare_all(

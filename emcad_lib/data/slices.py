@@ -108,9 +108,14 @@ def fit_canvas(slices: _ArrayOrTensor, image_size: int) -> _ArrayOrTensor:
             bool as masks, where a pixel is set when half of its area or more is.
         image_size: N. Up to 192 the canvas has 192 mm a side, above that it has as many millimetres as pixels. What
             doesn't fit is cut off evenly.
+
+    Raises:
+        TypeError: for whole numbers. Bytes of the cache must be z-scores first (``dequantise``).
     """
     if not isinstance(slices, Tensor):
         return fit_canvas(torch.from_numpy(np.array(slices)), image_size).numpy()
+    if not (slices.is_floating_point() or slices.dtype == torch.bool):
+        raise TypeError(f"Slices are floating point and masks are bool, but these are {slices.dtype}.")
     side = max(CANVAS_MM, image_size)
     (rows, top), (columns, left) = (_centred(length, side) for length in slices.shape[-2:])
     canvas = slices.new_zeros((*slices.shape[:-2], side, side))
