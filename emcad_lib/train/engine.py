@@ -62,6 +62,7 @@ def train(config: TrainConfig, show: bool = True) -> Ledger:
         began = time.perf_counter()
         with _bar(run, epoch, show) as bar:
             trained = train_one_epoch(run, epoch, bar)
+            bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, validating")
             scores = validate(run)
             bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, Dice {scores['dice_patient']:.3f}")
         row = _add_up(rows, {"epoch": epoch, **trained, **scores})

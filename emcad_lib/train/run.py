@@ -80,13 +80,18 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     Raises:
         CourseError: when this machine can't do what the settings ask for.
     """
-    AcceleratorState._reset_state()  # else a second run in one notebook could not choose another precision
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in a notebook has the first's precision
     try:
         accelerator = Accelerator(mixed_precision=config.mixed_precision)
     except (ValueError, RuntimeError) as error:
         raise CourseError(
             f"--mixed-precision {config.mixed_precision} does not work on this machine: {error}"
         ) from error
+    if config.mixed_precision != "no" and not accelerator.native_amp:  # accelerate would go on with 32 bits in silence
+        raise CourseError(
+            f"--mixed-precision {config.mixed_precision} does not work on this machine's {accelerator.device.type}. "
+            f"fp16 needs a GPU; most processors can do bf16."
+        )
     if accelerator.num_processes > 1:
         raise CourseError("Training runs in one process. Start it with python -m emcad_lib.train.")
     return accelerator

@@ -20,6 +20,7 @@ from emcad_lib.evaluate.metrics import dice_by_definition
 from emcad_lib.files import CourseError, read_json, write_json
 from emcad_lib.model.weights import load_weights, save_weights
 from emcad_lib.train import checkpoint, engine
+from emcad_lib.train import run as run_module
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import learning_rate_at, train, train_one_epoch, validate
 from emcad_lib.train.ledger import HISTORY, read_ledger
@@ -449,6 +450,34 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_slices(config):
         patient, index = data.where(number)
         places = str(error.value).split(patient)[1].split(";")[0].split(".")[0]
         assert str(index) in places.replace(",", "").split()
+
+
+def test_a_precision_that_the_machine_does_not_have_is_named(config, monkeypatch):
+    def refuse(mixed_precision):
+        raise ValueError("fp16 mixed precision requires a GPU")
+
+    monkeypatch.setattr(run_module, "Accelerator", refuse)
+
+    with pytest.raises(CourseError, match="--mixed-precision fp16 does not work on this machine: .* requires a GPU"):
+        train(replace(config, mixed_precision="fp16"), show=False)
+
+
+def test_fp16_without_a_gpu_is_refused_and_not_ignored(config, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    with pytest.raises(CourseError, match="fp16 needs a GPU"):
+        train(replace(config, mixed_precision="fp16"), show=False)
+
+    assert not config.folder.exists()
+
+
+def test_the_precision_is_the_runs_own_and_not_that_of_the_run_before(config):
+    precisions = [
+        prepare_run(replace(config, mixed_precision=precision)).accelerator.mixed_precision
+        for precision in ("bf16", "no", "bf16")
+    ]
+
+    assert precisions == ["bf16", "no", "bf16"]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
