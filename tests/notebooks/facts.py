@@ -3,6 +3,7 @@
 A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. The name is a key of ``FACTS``.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
@@ -16,7 +17,7 @@ from emcad_lib import create_model
 from emcad_lib.data.population import POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
-from emcad_lib.model.blocks import CAB, MSCB
+from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCB
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
 
@@ -51,6 +52,37 @@ def mscb_windows_percent(channels: int) -> float:
     """The share of an MSCB's parameters that are depth-wise windows, in percent."""
     block = MSCB(channels, channels)
     return 100 * sum(branch[0].weight.numel() for branch in block.msdc.branches) / count(block)
+
+
+EUCB_STEPS = ((256, 160, 7), (160, 64, 14), (64, 32, 28))  # of B0 at 224 px: channels in and out, and the side before
+
+
+def lgags(count_one: Callable[[LGAG], int]) -> int:
+    """What the three gates of B0 have together."""
+    return sum(count_one(LGAG(width)) for width in (32, 64, 160))
+
+
+def idle_biases(gate: LGAG) -> int:
+    """Biases right before a batch norm."""
+    return sum(part[0].bias.numel() for part in (gate.judge_decoder, gate.judge_skip, gate.agree))
+
+
+def transposed(width: int, width_out: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(width, width_out, 3, stride=2, padding=1, output_padding=1)
+
+
+def operations(module: nn.Module, width: int, side: int) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(torch.zeros(1, width, side, side))
+    return counter.get_total_flops()
+
+
+def eucb_saving_operations() -> float:
+    """How many times fewer multiply-adds the EUCBs of B0 need than transposed convolutions."""
+    needed = {
+        make: sum(operations(make(c, out), c, side) for c, out, side in EUCB_STEPS) for make in (EUCB, transposed)
+    }
+    return needed[transposed] / needed[EUCB]
 
 
 FACTS: dict[str, Callable[[], float]] = {
@@ -97,4 +129,23 @@ FACTS: dict[str, Callable[[], float]] = {
     "full_branches_256": lambda: sum(count(nn.Conv2d(512, 512, size, bias=False)) for size in (1, 3, 5)),
     "cab_parameters_256": lambda: count(CAB(256)),
     "full_matrix_256": lambda: count(nn.Linear(256, 256, bias=False)),
+    # 05: the attention gate
+    "lgag_full_3x3_160": lambda: count(nn.Conv2d(160, 80, 3, bias=False)),
+    "lgag_grouped_3x3_160": lambda: LGAG(160).judge_skip[0].weight.numel(),
+    "lgag_all_full_3x3": lambda: lgags(lambda gate: 2 * 9 * gate.judge_skip[0].in_channels * gate.agree[0].in_channels),
+    "lgag_idle_biases_b0": lambda: lgags(idle_biases),
+    "lgag_parameters_b0": lambda: lgags(count),
+    "lgag_share_b0": lambda: 100 * lgags(count) / count(create_model("pvt_v2_b0").decoder),
+    "initial_spread": lambda: create_model().decoder.eucb3.pointwise.weight.std().item(),
+    "sigmoid_of_minus_one": lambda: 1 / (1 + math.exp(1)),
+    "sigmoid_of_one": lambda: 1 / (1 + math.exp(-1)),
+    # 06: up-convolution and heads
+    "eucb_parameters_b0": lambda: sum(count(EUCB(c, out)) for c, out, _ in EUCB_STEPS),
+    "transposed_parameters_b0": lambda: sum(count(transposed(c, out)) for c, out, _ in EUCB_STEPS),
+    "eucb_saving_parameters": lambda: FACTS["transposed_parameters_b0"]() / FACTS["eucb_parameters_b0"](),
+    "eucb_saving_multiply_adds": lambda: eucb_saving_operations(),
+    "head_parameters_b0": lambda: count(create_model("pvt_v2_b0").heads),
+    "sigmoid_of_minus_two": lambda: 1 / (1 + math.exp(2)),
+    "sigmoid_of_two": lambda: 1 / (1 + math.exp(-2)),
+    "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
 }
