@@ -69,7 +69,7 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
             cwd=notebook.parent,
             progress_bar=False,
             kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # a kernel on this machine warns that its traffic isn't encrypted
+            extra_arguments=["--log-level=CRITICAL"],  # or else it warns that its traffic on this machine is plain
         )
     except PapermillExecutionError as error:
         raise CourseError(
@@ -191,6 +191,16 @@ def _print_summary(figures: list[dict[str, Any]], seconds: dict[str, float | Non
     print(f"==> {len(figures)} figures in {out}/, listed in {out}/manifest.json")
 
 
+def _store(notebooks: Sequence[Path], executed: Path, profile: str) -> None:
+    """Store the outputs of the notebooks, which have been executed, and of their solutions, which are run for it."""
+    for notebook in notebooks:
+        store_outputs(notebook, executed / notebook.name)
+    for solutions in sorted((project_home() / "notebooks" / "solutions").glob("*.ipynb")):
+        print(f"==> {solutions.stem}")
+        run_notebook(solutions, executed / solutions.name, {"PROFILE": profile})
+        store_outputs(solutions, executed / solutions.name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m emcad_lib.figures", description=(__doc__ or "").split("\n\n")[0])
@@ -211,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise CourseError("--store is for the phantom patients: pictures of real patients must not be committed.")
         make_figures(notebooks, options.out, options.profile, options.data, options.seed, options.force)
         if options.store:
-            for notebook in notebooks:
-                store_outputs(notebook, options.out / ".state" / "executed" / notebook.name)
+            _store(notebooks, options.out / ".state" / "executed", options.profile)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -149,7 +149,7 @@ def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int
     # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
     # meanwhile, and a process would first have to load them all again.
     made = joblib.Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered")(jobs)
-    with one_thread(), progress(label=f"Phantom patients in {folder}", total=patients, unit="patient") as bar:
+    with one_thread(), progress(label="Make phantom patients", total=patients, unit="patient") as bar:
         bar.update(patients - len(missing))
         for _ in made:
             bar.update()

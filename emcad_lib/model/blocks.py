@@ -196,8 +196,8 @@ class LGAG(nn.Module):
     """Large-kernel grouped attention gate: what of the skip connection does the decoder ask for?
 
     ``x * sigmoid(BN(conv_1x1(relu(BN(grouped_3x3(g)) + BN(grouped_3x3(x))))))``. The gate opens at a pixel where the
-    decoder's features g and the encoder's features x agree that there is something. The 3x3 convolutions are grouped,
-    two channels to each filter, which makes a large kernel affordable.
+    decoder's features g and the encoder's features x agree that there is something. Grouping the 3x3 convolutions, two
+    channels to each filter, makes a large kernel affordable.
 
     Args:
         channels: C, of both g and x.
@@ -230,8 +230,7 @@ class EUCB(nn.Module):
     changes nothing (shown in notebooks/06), so it is left out here.
 
     Args:
-        in_channels: C.
-        out_channels: C_out.
+        in_channels, out_channels: C and C_out.
 
     Source: section 3.1 of the paper. Built in notebooks/06.
     """

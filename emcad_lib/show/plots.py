@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from emcad_lib.data.labels import REGIONS, region_mask
 
@@ -57,7 +58,8 @@ def draw_slice(
         window: the z-scores shown as black and as white.
         outline: which regions to draw.
     """
-    axes.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
+    shown = np.where(image == 0, window[0], image)  # outside the brain: black, as people are used to
+    axes.imshow(shown, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
     for region in outline if regions is not None else ():
         mask = region_mask(np.asarray(regions), region)
         if mask.any() and not mask.all():
@@ -201,6 +203,8 @@ def draw_curves(
     axes.set_xlabel(x_label or x)
     axes.set_ylabel(y_label or y)
     axes.grid(alpha=0.3)
+    if x == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def bars(values: Mapping[str, float], x_label: str, title: str = "", digits: int = 3) -> Figure:
