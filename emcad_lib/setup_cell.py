@@ -26,11 +26,14 @@ import os
 import subprocess
 import sys
 
+ADDRESS = "{address}"
+VERSIONS = "{pins}"
+
 if importlib.util.find_spec("emcad_lib") is None:
     if "google.colab" in sys.modules:
         if not os.path.isdir("/content/{folder}"):
-            subprocess.run(["git", "clone", "--quiet", "--depth", "1", "{address}"], cwd="/content", check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", {pins}], check=True)
+            subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS], cwd="/content", check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *VERSIONS.split()], check=True)
         os.chdir("/content/{folder}/notebooks")
     sys.path.insert(0, os.path.dirname(os.getcwd()))  # the course's folder, seen from notebooks/
 """
@@ -48,7 +51,7 @@ def address() -> str:
 def setup_cell(requirements: Path) -> str:
     """The setup cell's text, with the versions that ``requirements`` pins."""
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", requirements.read_text(encoding="utf-8"), flags=re.M))
-    pins = ", ".join(f'"{name}=={pinned[name]}"' for name in COLAB_LACKS)
+    pins = " ".join(f"{name}=={pinned[name]}" for name in COLAB_LACKS)
     return SETUP.format(address=address(), folder=address().rsplit("/", 1)[-1], pins=pins).rstrip("\n")
 
 
