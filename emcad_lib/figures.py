@@ -43,7 +43,7 @@ def figure_names(notebook: Path) -> list[str]:
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "lesson.show":
                 name = node.args[1] if len(node.args) > 1 else None
-                if not isinstance(name, ast.Constant):
+                if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
                     raise CourseError(
                         f"{notebook.name}: write the figure's id out, second in {ast.unparse(node)[:60]}..."
                     )
