@@ -40,7 +40,7 @@ def test_the_setup_cell_pins_what_the_requirements_pin(tmp_path):
 
     cell = setup_cell(tmp_path / "requirements.txt")
 
-    assert '"accelerate==1.0", "monai==2.0", "nibabel==3.0", "nilearn==4.0", "timm==5.0"]' in cell
+    assert "accelerate==1.0 monai==2.0 nibabel==3.0 nilearn==4.0 timm==5.0" in cell
     assert "torch" not in cell
 
 
@@ -72,6 +72,7 @@ def test_on_colab_it_fetches_the_course_installs_what_is_missing_and_goes_to_the
     assert clone[:2] == ["git", "clone"]
     assert clone[-1] == address()
     assert install[1:4] == ["-m", "pip", "install"]
+    assert sum("==" in word for word in install) == 5  # each package is a word of its own
     assert go == ["cd", "/content/emcad-course/notebooks"]
 
 
