@@ -19,6 +19,7 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import emcad_lib
 from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
@@ -145,8 +146,12 @@ class Lesson:
 
 def versions() -> dict[str, str]:
     """The versions that a figure or a run depends on."""
-    packages = ("emcad-course", "torch", "timm", "numpy", "matplotlib")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    packages = ("torch", "timm", "numpy", "matplotlib")
+    return {
+        "python": platform.python_version(),
+        "emcad-course": emcad_lib.__version__,  # which on Colab isn't installed as a package
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", seed: int = 0) -> Lesson:

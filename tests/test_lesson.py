@@ -1,5 +1,6 @@
 """What a notebook starts with: its profile, its patients, their cache, and a place for its figures."""
 
+import importlib.metadata
 import io
 import os
 import platform
@@ -278,3 +279,12 @@ def test_versions_are_those_that_decide_what_a_figure_looks_like():
     assert versions()["python"] == platform.python_version()
     assert versions()["torch"] == torch.__version__.partition("+")[0]
     assert set(versions()) == {"python", "emcad-course", "torch", "timm", "numpy", "matplotlib"}
+
+
+def test_versions_are_known_where_the_course_is_not_installed_as_on_colab(monkeypatch):
+    def version(name):
+        return "1.0" if name != "emcad-course" else pytest.fail("the course is no installed package there")
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+    assert versions()["emcad-course"] == emcad_lib.__version__

@@ -15,6 +15,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
+import emcad_lib
 from emcad_lib.setup_cell import COLAB_LACKS, address, setup_cell
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +164,7 @@ def test_the_licence_is_the_same_everywhere():
 
 def test_the_citation_has_what_the_format_asks_for_and_the_projects_version():
     assert {"cff-version", "message", "title", "authors"} <= set(CITATION)
-    assert str(CITATION["version"]) == PYPROJECT["project"]["version"]
+    assert str(CITATION["version"]) == PYPROJECT["project"]["version"] == emcad_lib.__version__
     assert CITATION["repository-code"] == PYPROJECT["project"]["urls"]["Repository"]
 
 
