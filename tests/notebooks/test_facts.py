@@ -67,7 +67,7 @@ def test_the_numbers_of_a_notebook_are_right(page):
     assert [problem for text in page.prose for problem in problems(text)] == []
 
 
-@pytest.mark.parametrize("path", OTHER_PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", OTHER_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_numbers_of_the_readme_and_the_model_card_are_right(path):
     assert problems(path.read_text(encoding="utf-8")) == []
 
