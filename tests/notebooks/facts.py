@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from emcad_lib import create_model
+from emcad_lib import create_model, load_weights
 from emcad_lib.data.population import POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
@@ -34,6 +34,12 @@ def decoder_multiply_adds(encoder: str) -> float:
         with FlopCounterMode(display=False) as counter:
             model.decoder(features)
     return counter.get_total_flops() / 2e9
+
+
+def reference_on_real_patients() -> pd.Series:
+    """Dice of the shipped weights on ten real patients, recorded once for each file of weights."""
+    path = Path(__file__).parents[2] / "figures" / "recorded" / "reference_weights_real_patients.csv"
+    return pd.read_csv(path)["dice"]
 
 
 def recorded(definition: str) -> float:
@@ -148,4 +154,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "sigmoid_of_minus_two": lambda: 1 / (1 + math.exp(2)),
     "sigmoid_of_two": lambda: 1 / (1 + math.exp(-2)),
     "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
+    # The reference weights
+    "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
+    "reference_real_mean": lambda: reference_on_real_patients().mean(),
+    "reference_real_median": lambda: reference_on_real_patients().median(),
+    "reference_real_lowest": lambda: reference_on_real_patients().min(),
+    "reference_real_highest": lambda: reference_on_real_patients().max(),
 }
