@@ -21,7 +21,7 @@ def outputs(executed: Path) -> list:
 
 
 def warnings(executed: Path) -> list[str]:
-    """What a page wrote to standard error. An error in a widget shows there and nowhere else."""
+    """What a page wrote to standard error: warnings, and errors in callbacks, which stop no cell."""
     return [output.text for output in outputs(executed) if output.get("name") == "stderr"]
 
 
