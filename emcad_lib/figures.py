@@ -25,7 +25,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from emcad_lib.files import CourseError, project_home, read_json, sha256, write_json
-from emcad_lib.lesson import Lesson, begin, versions
+from emcad_lib.lesson import RECORDED, Lesson, begin, versions
 from emcad_lib.progress import progress
 from emcad_lib.stored import store_outputs
 
@@ -101,6 +101,8 @@ def fingerprint(notebook: Path, lesson: Lesson) -> str:
     for source in sorted(Path(__file__).parent.rglob("*")):
         if source.suffix in (".py", ".safetensors"):
             digest.update(sha256(source).encode())
+    for table in sorted(RECORDED.rglob("*.csv")):
+        digest.update(sha256(table).encode())
     digest.update(lesson.cache.hash.encode())
     digest.update(repr((lesson.profile, lesson.seed, versions())).encode())
     return digest.hexdigest()

@@ -30,6 +30,8 @@ from emcad_lib.model.weights import load_weights
 from emcad_lib.profiles import Profile, get_profile
 
 DOTS_PER_INCH = 100
+# What was measured once, and ships with the course: beside the library, wherever the reader's own home is.
+RECORDED = Path(emcad_lib.__file__).parents[1] / "figures" / "recorded"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ class Lesson:
     def trained(self) -> PVTEMCAD:
         """The network with the weights that the course ships, ready to predict. It has seen phantom patients only."""
         return load_weights()
+
+    def recorded(self, name: str) -> pd.DataFrame:
+        """A table of figures/recorded: numbers measured once, on more or on other patients than a lesson can use.
+
+        Raises:
+            CourseError: there is no such table.
+        """
+        path = RECORDED / f"{name}.csv"
+        if not path.is_file():
+            raise CourseError(f"{path}: there is no such recorded table. It ships with the course: fetch it again.")
+        return pd.read_csv(path)
 
     @property
     def _data_name(self) -> str:

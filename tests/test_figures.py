@@ -229,6 +229,15 @@ def test_other_settings_patients_or_versions_run_everything_again(make, monkeypa
     assert make(**settings) == ["01_one", "02_two"]
 
 
+def test_a_changed_recorded_table_runs_everything_again(make, monkeypatch, tmp_path):
+    (tmp_path / "recorded").mkdir()
+    monkeypatch.setattr(figures, "RECORDED", tmp_path / "recorded")
+    make()
+    (tmp_path / "recorded" / "scores.csv").write_text("score\n0.5\n")
+
+    assert make() == ["01_one", "02_two"]
+
+
 def test_changed_outputs_alone_run_nothing_again(make, course):
     make()
     notebook = nbformat.read(course[0], as_version=4)

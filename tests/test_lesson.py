@@ -68,6 +68,17 @@ def test_else_it_is_the_working_directory(tmp_path, monkeypatch):
     assert project_home() == tmp_path
 
 
+def test_recorded_tables_come_with_the_course_wherever_the_readers_home_is(six):
+    table = begin("11_x", "ci", str(six)).recorded("four_scores_real_patients")
+
+    assert dict(zip(table["definition"], table["score"], strict=True))["patient"] == 0.722
+
+
+def test_a_recorded_table_that_does_not_exist_is_named(six):
+    with pytest.raises(CourseError, match=r"nothing\.csv: there is no such recorded table"):
+        begin("11_x", "ci", str(six)).recorded("nothing")
+
+
 # ---- Its settings ----------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. 
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from statistics import NormalDist
 
 import pandas as pd
@@ -17,6 +16,7 @@ from emcad_lib import create_model, load_weights
 from emcad_lib.data.population import POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.lesson import RECORDED
 from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCB
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
@@ -38,14 +38,13 @@ def decoder_multiply_adds(encoder: str) -> float:
 
 def reference_on_real_patients() -> pd.Series:
     """Dice of the shipped weights on ten real patients, recorded once for each file of weights."""
-    path = Path(__file__).parents[2] / "figures" / "recorded" / "reference_weights_real_patients.csv"
-    return pd.read_csv(path)["dice"]
+    return pd.read_csv(RECORDED / "reference_weights_real_patients.csv")["dice"]
 
 
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
-    path = Path(__file__).parents[2] / "figures" / "recorded" / "four_scores_real_patients.csv"
-    return float(pd.read_csv(path).set_index("definition").loc[definition, "score"])
+    scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
+    return float(scores[definition])
 
 
 def published(run: str, column: str) -> float:

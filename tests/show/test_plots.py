@@ -139,7 +139,7 @@ def test_a_slice_without_tumour_or_full_of_it_draws_without_an_outline(bits):
 
 @pytest.mark.parametrize(("count", "columns", "grid"), [(1, 4, 1), (4, 4, 4), (5, 4, 8), (3, 2, 4)])
 def test_slices_side_by_side_each_stand_under_their_name_and_spare_places_stay_blank(count, columns, grid, regions):
-    images = {f"slice {number}": IMAGE + number for number in range(count)}
+    images = {f"slice {number}": IMAGE * (number + 1) for number in range(count)}
 
     figure = plots.slices(images, regions, columns=columns)
 
