@@ -30,12 +30,23 @@ def store_outputs(notebook: Path, executed: Path) -> None:
             continue
         count += 1
         cell.execution_count = count
-        cell.outputs = [_cleaned(output, count) for output in ran.outputs if _is_kept(output)]
+        cell.outputs = [_cleaned(output, count) for output in _joined(ran.outputs) if _is_kept(output)]
     # State of widgets is left out: without it GitHub shows the page, and each widget has a static twin.
     target.metadata.pop("widgets", None)
     target.metadata.pop("papermill", None)
     with replacing(notebook) as beside:
         nbformat.write(target, beside)
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """The outputs, with what was printed in one go in one piece: a kernel cuts it wherever its clock strikes."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _is_kept(output: Any) -> bool:

@@ -62,6 +62,18 @@ def test_outputs_of_an_earlier_run_are_replaced(write):
     assert cell.execution_count == 1
 
 
+def test_what_a_kernel_printed_in_pieces_is_stored_in_one(write):
+    warned = new_output("stream", name="stderr", text="careful\n")
+    pieces = (printed("0%\r5"), printed("0%\r100%\n"), printed("done\n"), warned, printed("more\n"))
+    notebook = write("a.ipynb", [code("train()")])
+    store_outputs(notebook, write("b.ipynb", [code("train()", *pieces, count=1)]))
+
+    outputs = nbformat.read(notebook, as_version=4).cells[0].outputs
+    assert [(output.name, output.text) for output in outputs] == [
+        ("stdout", "100%\ndone\n"), ("stderr", "careful\n"), ("stdout", "more\n"),
+    ]  # fmt: skip
+
+
 def test_widgets_are_left_out_and_pictures_stay(write):
     png = new_output("display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "Two bars."}})
     notebook = write("a.ipynb", [code("show()")], widgets={"application/vnd.jupyter.widget-state+json": {}})
