@@ -24,6 +24,7 @@ from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.data.slices import Cache, SliceDataset
+from emcad_lib.data.split import SPLITS
 from emcad_lib.files import CourseError, project_home, replacing, sha256, write_json
 from emcad_lib.model.pvt_emcad import PVTEMCAD
 from emcad_lib.model.weights import load_weights
@@ -52,8 +53,9 @@ class Lesson:
 
     @property
     def patients(self) -> list[Patient]:
-        """The patients that the lesson uses, at most as many as the profile says, sorted by name."""
-        return self._found[0][: self.profile.patients]
+        """The patients that the lesson uses: whole ones, at most as many as the profile says, sorted by name."""
+        prepared = set(self.cache.names())  # what is wrong inside a file shows only when it's read
+        return [patient for patient in self._found[0] if patient.name in prepared]
 
     @cached_property
     def _found(self) -> tuple[list[Patient], list[PatientError]]:
@@ -66,14 +68,25 @@ class Lesson:
 
     @cached_property
     def cache(self) -> Cache:
-        """The patients' slices, prepared for training. Prepared at first use, then reused."""
+        """The patients' slices, prepared for training. Prepared at first use, then reused.
+
+        Raises:
+            CourseError: for fewer than three people, as one each must train, validate and test.
+        """
+        _, problems = self._found
         folder = project_home() / "data" / "cache" / f"{self._data_name}-{self.profile.patients}"
-        report = preprocess(self.data_dir, folder, limit=len(self.patients))
-        said = {str(problem) for problem in self._found[1]}
+        report = preprocess(self.data_dir, folder, limit=self.profile.patients)
+        said = {str(problem) for problem in problems}
         for problem in report.problems:
             if str(problem) not in said:
                 print(f"Left out: {problem}")
-        return Cache(folder)
+        cache = Cache(folder)
+        if not all(cache.names(split) for split in SPLITS):
+            raise CourseError(
+                f"{self.data_dir}: of the patients here {len(cache.names())} can be used, and a lesson needs three "
+                "different people: one to train with, one to validate, one to test. Add some to the folder."
+            )
+        return cache
 
     def example(self, image_size: int | None = None) -> tuple[Tensor, Tensor]:
         """The slice with the most tumour of the first training patient.

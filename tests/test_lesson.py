@@ -175,7 +175,7 @@ def test_the_cache_is_made_once_and_then_reused(home, six, monkeypatch):
 
 def test_two_folders_of_one_name_have_their_own_caches_and_runs(tmp_path, tiny_patients):
     for place, seed in (("a", 1), ("b", 2)):
-        tiny_patients(tmp_path / place / "brats", 1, seed=seed)
+        tiny_patients(tmp_path / place / "brats", 3, seed=seed)
     a, b = (begin("03_x", "ci", str(tmp_path / place / "brats")) for place in "ab")
 
     assert a.cache.folder != b.cache.folder
@@ -185,19 +185,28 @@ def test_two_folders_of_one_name_have_their_own_caches_and_runs(tmp_path, tiny_p
 
 def test_each_patient_that_is_left_out_is_named_once_and_the_lesson_goes_on(tmp_path, tiny_patients, capsys):
     folder = tmp_path / "patients"
-    whole, unlabelled, cut = tiny_patients(folder, 3)
+    cut, unlabelled, *whole = tiny_patients(folder, 5)
     (unlabelled / f"{unlabelled.name}_seg.nii.gz").unlink()
     scan = cut / f"{cut.name}_t2.nii.gz"
     scan.write_bytes(scan.read_bytes()[:2000])
 
     lesson = begin("03_x", "ci", str(folder))
-    names = lesson.cache.names()
+    patients = lesson.patients
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out:")]
 
-    assert names == [whole.name]
+    assert [patient.name for patient in patients] == lesson.cache.names() == [patient.name for patient in whole]
     assert len(said) == 2
     assert unlabelled.name in said[0]
     assert scan.name in said[1]
+
+
+def test_fewer_than_three_patients_that_can_be_used_are_refused_with_the_reason(tmp_path, tiny_patients):
+    folder = tmp_path / "brats"
+    cut, *_ = tiny_patients(folder, 3)
+    (cut / f"{cut.name}_t2.nii.gz").write_bytes(b"")
+
+    with pytest.raises(CourseError, match=r"brats: of the patients here 2 can be used, and a lesson needs three"):
+        begin("03_x", "ci", str(folder)).cache.names()
 
 
 def test_the_example_is_the_slice_with_most_tumour_of_the_first_training_patient(six):
