@@ -32,9 +32,9 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory, tiny_patients):
-    """A folder of one tiny patient."""
+    """A folder of three tiny patients."""
     folder = tmp_path_factory.mktemp("patients")
-    tiny_patients(folder, 1)
+    tiny_patients(folder, 3)
     return folder
 
 
@@ -219,7 +219,7 @@ def test_a_notebook_whose_figures_are_not_as_written_runs_again(make, tmp_path, 
 
 
 def test_other_settings_patients_or_versions_run_everything_again(make, monkeypatch, tmp_path, tiny_patients):
-    tiny_patients(tmp_path / "others", 1, seed=5)
+    tiny_patients(tmp_path / "others", 3, seed=5)
     settings = {}
     make()
     for change in ({"seed": 1}, {"profile": "quick"}, {"data": str(tmp_path / "others")}):
@@ -320,7 +320,7 @@ def test_the_command_runs_all_notebooks_in_order_and_stores_nothing_in_them(home
 def test_outputs_are_stored_in_the_notebooks_on_demand(course, ran, tmp_path, monkeypatch, tiny_patients):
     stored = []
     monkeypatch.setattr(figures, "store_outputs", lambda notebook, executed: stored.append((notebook.name, executed)))
-    monkeypatch.setattr(emcad_lib.lesson, "make_phantoms", lambda folder, patients: tiny_patients(folder, 1))
+    monkeypatch.setattr(emcad_lib.lesson, "make_phantoms", lambda folder, patients: tiny_patients(folder, 3))
 
     assert main(["--profile", "ci", "--out", str(tmp_path / "figs"), "--store"]) == 0
 
