@@ -14,7 +14,7 @@ figures: setup  ## Make the phantom patients, run every notebook, write figures/
 	$(BIN)/python -m emcad_lib.figures --profile $(PROFILE) $(if $(DATA),--data "$(DATA)")
 
 test: setup lint  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lab: setup  ## Open JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

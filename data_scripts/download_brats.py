@@ -202,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CourseError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f'The patients are in {folder}\nUse them with: make figures PROFILE=paper DATA="{folder}"')
+    print(f'The patients are in {folder}\nUse some of them, on any machine: make figures DATA="{folder}"')
+    print(f'Use all of them, for days on a GPU: make figures PROFILE=paper DATA="{folder}"')
     return 0
 
 

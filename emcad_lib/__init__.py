@@ -1,6 +1,7 @@
 """The library behind the EMCAD course: brain tumours segmented with PVTv2 and EMCAD. One room per step of the way."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "load_encoder", "load_official", "load_weights", "save_weights"]
+
+# Before torch is imported. Its threads wait for each other hundreds of times per slice; by default they do so without
+# giving their processor away, and on a machine that does something else besides, training then slows down many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _ROOMS = {
     "create_model": "emcad_lib.model.pvt_emcad",

@@ -164,7 +164,7 @@ def _run_one(notebook: Path, out: Path, lesson: Lesson, data: str) -> list[dict[
         record.unlink(missing_ok=True)
     parameters = {
         "PROFILE": lesson.profile.name,
-        "DATA_DIR": str(Path(data).resolve()) if data else "",
+        "DATA_DIR": str(lesson.data_dir) if data else "",
         "FIGURES_DIR": str(out.resolve()),
         "SEED": lesson.seed,
     }

@@ -7,6 +7,7 @@ test_real_*.py are collected too.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-# Before torch is imported, and for notebooks' kernels too: more threads than cores slow small networks down a lot.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 4)))
+# Before torch is imported, and for notebooks' kernels too. The tests' networks are too small to share among threads,
+# and make test keeps every core busy with tests of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 BRATS_DIR = os.environ.get("EMCAD_BRATS_DIR", "")
 collect_ignore_glob = [] if BRATS_DIR else ["*test_real_*.py"]
@@ -95,6 +97,13 @@ def save(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64] = L
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.Nifti1Image(array, affine).to_filename(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random weights and inputs in every run, whichever tests ran before."""
+    if "torch" in sys.modules:  # else the test needs none, and shouldn't wait for it
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

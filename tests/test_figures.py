@@ -182,6 +182,14 @@ def test_the_manifest_lists_every_figure_with_its_origin(make, tmp_path, patient
     assert str(tmp_path) not in json.dumps(manifest)
 
 
+def test_a_folder_of_patients_may_begin_with_a_tilde(make, monkeypatch, tmp_path, patients):
+    monkeypatch.setenv("HOME", str(patients.parent))
+
+    make(data=f"~/{patients.name}")
+
+    assert len(read_json(tmp_path / "figs" / "manifest.json")["figures"]) == 2
+
+
 def test_a_second_call_runs_nothing_and_writes_the_same_manifest(make, tmp_path):
     assert make() == ["01_one", "02_two"]
     manifest = (tmp_path / "figs" / "manifest.json").read_bytes()

@@ -128,7 +128,9 @@ def test_continuous_integration_runs_the_readmes_test_command():
 def test_make_test_runs_the_whole_suite_and_the_checks_of_the_code():
     commands = [line.split("/")[-1] for line in make_says("test").splitlines()]
 
-    assert "python -m pytest" in commands  # without a selection
+    selection = {"-k", "-m", "--ignore", "--deselect", "tests"}
+    (pytest_command,) = [command.split() for command in commands if command.startswith("python -m pytest")]
+    assert not any(word.startswith(tuple(selection)) for word in pytest_command[3:])
     assert "ruff check ." in commands
     assert "mypy" in commands
 

@@ -144,7 +144,9 @@ def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int
     folder = Path(folder)
     folders = [folder / patient_name(index) for index in range(patients)]
     missing = [index for index in range(patients) if not is_finished(folders[index], seed, index)]
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+    if not missing:
+        return folders
+    workers = min(workers or os.cpu_count() or 1, len(missing))
     jobs = (joblib.delayed(_job)(folder, seed, index) for index in missing)
     # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
     # meanwhile, and a process would first have to load them all again.

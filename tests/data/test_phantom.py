@@ -166,6 +166,14 @@ def test_a_finished_patient_is_not_made_again(made: Path) -> None:
     assert {file.name: file.stat().st_mtime_ns for file in folders[0].iterdir()} == before
 
 
+def test_where_nothing_is_missing_it_does_not_say_that_it_makes_patients(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_phantoms(made, patients=1)
+
+    assert capsys.readouterr().out == ""
+
+
 def cut_short(patient: Path) -> None:
     file = patient / "Phantom_000_t2.nii.gz"
     file.write_bytes(file.read_bytes()[:1000])

@@ -30,6 +30,13 @@ def test_the_picture_is_there_before_anything_moves():
     assert "A bar." in message.value
 
 
+def test_the_picture_keeps_its_size_so_that_its_controls_stay_on_the_screen_with_it():
+    _, picture, _ = parts(widgets.interactive(draw_bar, "A bar.", height=widgets.slider("height", 1, 9, 5)))
+
+    assert picture.layout.align_self == "flex-start"  # or else the box stretches it to the width of the page
+    assert picture.layout.max_width == "100%"
+
+
 def test_the_picture_follows_the_control():
     (slider,), picture, _ = parts(widgets.interactive(draw_bar, "A bar.", height=widgets.slider("height", 1, 9, 5)))
     at_5 = picture.value
