@@ -203,7 +203,7 @@ def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", s
     folder = Path(data).expanduser().resolve() if data else project_home() / "data" / "phantom"
     if data and not folder.is_dir():
         raise CourseError(f"{folder}: there is no such folder. DATA_DIR must name a folder of BraTS patients.")
-    device = "GPU" if torch.cuda.is_available() else "CPU"
+    device = "GPU" if torch.cuda.is_available() or torch.backends.mps.is_available() else "CPU"
     whose = "patients of yours" if data else "phantom patients"
     print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px, on the {device}.")
     return Lesson(notebook, chosen, folder, Path(figures).resolve() if figures else None, seed, is_phantom=not data)
