@@ -30,7 +30,7 @@ def interactive(render: Callable[..., Figure], alt: str, **controls: ipywidgets.
     Returns:
         the controls above the picture. An error in ``render`` is shown in place of a message, not swallowed.
     """
-    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "margin": "0", "align_self": "flex-start"})
     picture.add_class("emcad-picture")
     message = ipywidgets.HTML()
 

@@ -35,6 +35,7 @@ def test_the_picture_keeps_its_size_so_that_its_controls_stay_on_the_screen_with
 
     assert picture.layout.align_self == "flex-start"  # or else the box stretches it to the width of the page
     assert picture.layout.max_width == "100%"
+    assert picture.layout.margin == "0"  # or else a wide picture and its margins get a scroll bar
 
 
 def test_the_picture_follows_the_control():
