@@ -155,6 +155,10 @@ def make_figures(
     _remove_old(out, figures)
     write_json(out / "manifest.json", {"profile": lesson.profile.name, "seed": seed, "figures": figures})
     _print_summary(figures, seconds, out)
+    if not lesson.is_phantom:
+        print(
+            "==> They show patients of yours. The data terms of BraTS don't allow passing them on: don't commit them."
+        )
     return figures
 
 

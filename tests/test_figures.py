@@ -336,6 +336,17 @@ def test_outputs_are_stored_in_the_notebooks_on_demand(course, ran, tmp_path, mo
     assert stored == [(name, executed / name) for name in ("01_one.ipynb", "02_two.ipynb")]
 
 
+def test_pictures_of_a_readers_own_patients_come_with_a_word_on_their_terms(make, monkeypatch, tiny_patients, capsys):
+    make()
+    own = capsys.readouterr().out
+    monkeypatch.setattr(emcad_lib.lesson, "make_phantoms", lambda folder, patients: tiny_patients(folder, 3))
+    make(data="")
+    phantoms = capsys.readouterr().out
+
+    assert "don't commit them" in own
+    assert "don't commit them" not in phantoms
+
+
 def test_an_error_ends_the_command_with_1_and_a_message_instead_of_a_traceback(course, ran, tmp_path, capsys):
     assert main(["--profile", "fast", "--out", str(tmp_path / "figs")]) == 1
     assert main(["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "figs")]) == 1
