@@ -1,112 +1,29 @@
-"""A healthy brain that nobody has: the MNI template, moved, bent and sharpened by random smooth fields.
+"""A healthy brain that nobody has: the template, moved, bent and folded anew by random smooth fields.
 
-The tissue maps are the ICBM 2009a nonlinear symmetric templates of the McConnell Brain Imaging Centre, Montreal
-Neurological Institute (Fonov et al. 2011), as the package nilearn carries them. Every array here has the axes L, P, S
-(voxels run towards the patient's left, back and top) and 1 mm voxels, as the BraTS files have.
+Every array here has the axes L, P, S (voxels run towards the patient's left, back and top) and 1 mm voxels, as the
+BraTS files have.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
-from emcad_lib.data.fields import COARSE, Fields, blur, upsample
-from emcad_lib.files import CourseError
+from emcad_lib.data.fields import COARSE, Fields, upsample
+from emcad_lib.data.template import SURFACE_MM, hindbrain, template
 
 GRID = (240, 240, 155)  # the voxels of every BraTS image, 1 mm each
 BRAIN_CENTRE = (119.0, 127.0, 70.0)  # the voxel of the grid on which BraTS brains are centred
-HELD_MM = 9.0  # the skull holds the brain this far below its surface...
-FREE_MM = 24.0  # ...and has no hold any more this far below it
+HALF = 2  # voxels between the points at which folds and wrinkles are worked out
 
 Box = tuple[slice, slice, slice]
-
-
-@dataclass(frozen=True)
-class Template:
-    """The template's maps, cropped to the brain.
-
-    Attributes:
-        maps: float32 (4, A, B, C): brain (1 inside, 0 outside, soft edge), grey matter, white matter, ventricles (1 in
-            them, falling off over some millimetres).
-        depth: float32 (1, a, b, c), at every third voxel: 0 down to HELD_MM below the surface, 1 from FREE_MM.
-        centre: the voxel in the middle of the brain.
-        origin: MNI coordinates in mm of voxel (0, 0, 0); x and y fall along the axes, z rises.
-        volume: of the brain in cm3.
-    """
-
-    maps: Tensor
-    depth: Tensor
-    centre: np.ndarray
-    origin: np.ndarray
-    volume: float
-
-    def voxel(self, mni: np.ndarray) -> np.ndarray:
-        """The voxel (not rounded) at MNI coordinates in mm."""
-        return (np.asarray(mni) - self.origin) * (-1, -1, 1)
-
-    def mni(self, voxel: np.ndarray) -> np.ndarray:
-        """The MNI coordinates in mm of a voxel."""
-        return self.origin + np.asarray(voxel) * (-1, -1, 1)
-
-
-@lru_cache(maxsize=1)
-def template() -> Template:
-    """Read the template from nilearn's package data.
-
-    Raises:
-        CourseError: when nilearn isn't installed, or carries the maps no longer.
-    """
-    head, grey, white, affine = _read_maps()
-    found = ndimage.find_objects((head > 0).astype(np.uint8))[0]
-    box = tuple(slice(max(part.start - 4, 0), part.stop + 4) for part in found)
-    # nilearn's arrays run to the patient's right, front and top: turning two axes round makes them L, P, S.
-    last = np.array(head.shape) - 1
-    start = np.array([part.start for part in box])
-    origin = affine[:3, 3] + np.array([last[0] - start[0], last[1] - start[1], start[2]])
-    brain = (head[box] > 0).astype(np.float32)
-    grey, white = grey[box].astype(np.float32) / 255, white[box].astype(np.float32) / 255
-
-    # The maps average 152 people, so borders are blurred. Squaring the shares sharpens them without moving them.
-    csf = np.clip(brain - grey - white, 0, 1)
-    total = np.maximum(csf**2 + grey**2 + white**2, 1e-6) / np.maximum(brain, 1e-6)
-    grey, white = grey**2 / total, white**2 / total
-    depth = ndimage.distance_transform_edt(np.pad(brain[::3, ::3, ::3], 1))[1:-1, 1:-1, 1:-1] * 3.0
-    deep = np.kron(depth > 18, np.ones((3, 3, 3), bool))[tuple(slice(n) for n in brain.shape)]
-    ventricles = (brain - grey - white) * deep
-    maps = torch.from_numpy(np.stack([brain, grey, white, ventricles]))
-    maps[0], maps[3] = blur(maps[0], (1.0, 1.0, 1.0)), blur(maps[3], (2.0, 2.0, 2.0))
-    centre = np.array([(part.stop - part.start - 1) / 2 + min(part.start, 4) for part in found])
-    shallow = torch.from_numpy(np.clip((depth - HELD_MM) / (FREE_MM - HELD_MM), 0, 1).astype(np.float32))
-    return Template(maps, shallow[None], centre, origin, float(brain.sum()) / 1000)
-
-
-def _read_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The head, grey and white matter as stored (uint8, axes turned to L, P, S), and the stored affine."""
-    # nilearn itself isn't imported: that alone would take longer than making a brain.
-    package = importlib.util.find_spec("nilearn")
-    places = package.submodule_search_locations if package else None
-    if not places:
-        raise CourseError("nilearn, which carries the brain template, isn't installed: pip install 'nilearn>=0.10.4'.")
-    images = []
-    for name in ("t1", "gm", "wm"):
-        file = Path(places[0]) / f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-        if not file.is_file():
-            raise CourseError(f"{file}: missing. Install nilearn again: pip install 'nilearn>=0.10.4'.")
-        images.append(nib.nifti1.Nifti1Image.from_filename(file))
-    head, grey, white = (np.asanyarray(image.dataobj)[::-1, ::-1].copy(order="C") for image in images)
-    return head, grey, white, images[0].affine
 
 
 @dataclass(frozen=True)
@@ -116,7 +33,9 @@ class Anatomy:
     Attributes:
         box: where it lies in the 240 x 240 x 155 grid.
         coordinates: float32 (3, i, j, k), the template voxel that every COARSE-th voxel shows, before any push.
-        brain: bool (I, J, K).
+        mni: float32 (3, i, j, k), the MNI coordinates in mm of the same points, after the push.
+        brain: bool (I, J, K), what the skull stripping has left.
+        inside: float32 (I, J, K), 1 deep in the brain, 0.5 at its surface, less in what lies on it.
         tissue: float32 (3, I, J, K), the shares of CSF, grey and white matter; they sum to 1, outside the brain as CSF.
         ventricles: float32 (I, J, K), 1 in the ventricles, falling off over some millimetres.
         fields: the random fields of this patient.
@@ -124,7 +43,9 @@ class Anatomy:
 
     box: Box
     coordinates: Tensor
+    mni: Tensor
     brain: Tensor
+    inside: Tensor
     tissue: Tensor
     ventricles: Tensor
     fields: Fields
@@ -135,7 +56,7 @@ def box_and_matrix(recipe: Mapping[str, Any]) -> tuple[Box, np.ndarray]:
     atlas = template()
     scale = (atlas.volume / recipe["brain_cm3"]) ** (1 / 3) * np.exp(recipe["stretch"])
     matrix = rotation(recipe["rotation"]) @ np.diag(scale)
-    half = np.abs(np.linalg.inv(matrix)) @ (np.array(atlas.maps.shape[1:]) / 2)
+    half = np.abs(np.linalg.inv(matrix)) @ (np.array(atlas.maps.shape[1:]) / 2 - 3)
     centre = np.array(BRAIN_CENTRE) + recipe["shift_mm"]
     parts = []
     for middle, reach, length in zip(centre.tolist(), half.tolist(), GRID, strict=True):
@@ -163,36 +84,68 @@ def build_anatomy(recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor],
     rows = []
     for axis, row in enumerate(matrix.tolist()):
         straight = (row[0] * steps[0])[:, None, None] + (row[1] * steps[1])[:, None] + row[2] * steps[2]
-        bend = recipe["bend_mm"] * fields.smooth(f"bend {axis}", 32, step=COARSE)
+        bend = recipe["bend_mm"] * fields.smooth(f"bend {axis}", 40, step=COARSE)
         rows.append(straight + float(atlas.centre[axis]) + bend)
     coordinates = torch.stack(rows)  # (3, i, j, k)
     displaced = coordinates
     if push is not None:
-        displaced = coordinates - push(coordinates) * _look_up(atlas.depth, list(coordinates / 3))
+        displaced = coordinates - push(coordinates) * look_up(atlas.depth, list(coordinates / 3))
 
-    full = []
+    finer = []  # three of (2i, 2j, 2k)
     for axis in range(3):
-        wrinkle = fields.smooth(f"wrinkle {axis}", 9).mul_(recipe["wrinkle_mm"])
-        full.append(wrinkle.add_(upsample(displaced[axis], fields.shape)))
-    inside, grey, white, ventricles = _look_up(atlas.maps, full)
-    brain = inside > (0.5 + recipe["strip_error"] * fields.smooth("strip error", 12)).clamp_(0.2, 0.8)
-    return Anatomy(box, coordinates, brain, _fold(recipe, fields, grey, white, ventricles), ventricles, fields)
+        wrinkle = fields.smooth(f"wrinkle {axis}", 11, step=HALF).mul_(recipe["wrinkle_mm"])
+        finer.append(wrinkle.add_(upsample(displaced[axis], wrinkle.shape)))
+    inside, grey, white, ventricles = look_up(atlas.maps, [upsample(row, fields.shape) for row in finer])
+    # What the skull stripping takes for brain reaches a little beyond the surface in some places and falls short of it
+    # in others. A blurred step is a cumulative normal distribution: level 0.31 lies half of SURFACE_MM outside.
+    beyond = fields.smooth("strip error", 18, step=COARSE).mul_(recipe["strip_error_mm"]).add_(recipe["strip_mm"])
+    level = torch.special.ndtr(-beyond.clamp_(-2, 3.5) / SURFACE_MM)
+    brain = inside > upsample(level, fields.shape)
+    origin, turned = torch.tensor(atlas.origin, dtype=torch.float32), torch.tensor([-1.0, -1.0, 1.0])
+    mni = origin.view(3, 1, 1, 1) + displaced * turned.view(3, 1, 1, 1)
+    chance = upsample(_fold_chance(recipe, fields, finer, mni), fields.shape)
+    tissue = _fold(recipe, chance, grey, white, ventricles)
+    return Anatomy(box, coordinates, mni, brain, inside, tissue, ventricles, fields)
 
 
-def _fold(recipe: Mapping[str, Any], fields: Fields, grey: Tensor, white: Tensor, ventricles: Tensor) -> Tensor:
-    """Shares of CSF, grey and white matter (3, I, J, K); where the template wavers, this brain has folds of its own."""
-    doubt = fields.smooth("folds grey white", 5).mul_(4 * recipe["folds"]).mul_(grey).mul_(white)
-    grey, white = (grey + doubt).clamp_(0, 1), (white - doubt).clamp_(0, 1)
+def _fold_chance(recipe: Mapping[str, Any], fields: Fields, coordinates: Sequence[Tensor], mni: Tensor) -> Tensor:
+    """A field of even chances, 0..1, at every second voxel: low in furrows, high in the white core of each fold.
+
+    The furrows of the cerebrum run from the surface inwards, so the field is stretched along the way from the brain's
+    middle. The leaves of the cerebellum are fine and lie across.
+    """
+    place = torch.stack(list(coordinates)) - torch.tensor(template().centre, dtype=torch.float32).view(3, 1, 1, 1)
+    along = (place.norm(dim=0) / 60).clamp_(min=0.05).pow_(-recipe["fold_reach"])
+    folds = fields.smooth("folds", recipe["fold_mm"], step=HALF)
+    middle = [(length - 1) / 2 for length in folds.shape]
+    spread = [centre + row * along / HALF for centre, row in zip(middle, place, strict=True)]
+    folds = look_up(folds[None], spread)[0] + 0.5 * fields.smooth("small folds", 4, step=HALF)
+    leaves = fields.smooth("leaves", (18, 3.5, 3.5), step=HALF)
+    folds.mul_(0.9).lerp_(leaves, upsample(hindbrain(mni), folds.shape))
+    return torch.special.ndtr(folds)
+
+
+def _fold(recipe: Mapping[str, Any], chance: Tensor, grey: Tensor, white: Tensor, ventricles: Tensor) -> Tensor:
+    """Shares of CSF, grey and white matter (3, I, J, K), drawn from the template's probabilities.
+
+    Where the template says 20 % CSF, 50 % grey, 30 % white, a voxel is CSF if its chance is below 0.2, white if it's
+    above 0.7, and grey between. Chances vary smoothly, so grey matter lies between CSF and white matter, as a cortex.
+    """
+    sharp = recipe["sharpness"]
+    chance = chance.mul_(1 - 1 / sharp).add_(0.5 / sharp)  # now 0 and 100 % are certain in spite of soft borders
     csf = (1 - grey - white).clamp_(0, 1)
-    wider = fields.smooth("folds csf", 5).mul_(recipe["folds"]).add_(recipe["atrophy"])
-    csf = csf.add_(wider.mul_(4).mul_(csf).mul_(1 - csf)).clamp_(0, 1)
-    csf = torch.maximum(csf, ((ventricles - 0.5 + recipe["ventricles"]) * 8).clamp_(0, 1))
-    scale = (1 - csf).div_((grey + white).clamp_(min=1e-3))
-    grey, white = grey.mul_(scale), white.mul_(scale)
-    return torch.stack([1 - grey - white, grey, white])
+    odds = float(np.exp(recipe["atrophy"]))
+    csf = csf.mul(odds).div_(csf.mul_(odds - 1).add_(1))
+    white = white.mul_(1 - csf).div_((grey + white).clamp_(min=1e-3))
+    csf = csf.sub_(chance).mul_(sharp).add_(0.5).clamp_(0, 1)
+    white = white.add_(chance).sub_(1).mul_(sharp).add_(0.5).clamp_(0, 1)
+    fluid = ((ventricles - 0.5 + recipe["ventricles"]) * 8).clamp_(0, 1)
+    white.mul_(1 - fluid)
+    csf = torch.maximum(csf, fluid)
+    return torch.stack([csf, (1 - csf - white).clamp_(min=0), white])
 
 
-def _look_up(maps: Tensor, coordinates: Sequence[Tensor]) -> Tensor:
+def look_up(maps: Tensor, coordinates: Sequence[Tensor]) -> Tensor:
     """The ``maps`` (C, A, B, C) at voxel ``coordinates``, three times (I, J, K): linear between voxels, 0 outside."""
     grid = torch.empty(1, *coordinates[0].shape, 3)
     for axis, size in enumerate(maps.shape[1:]):

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 from emcad_lib.data.anatomy import Anatomy
-from emcad_lib.data.fields import Fields, blur, white_noise_after
-from emcad_lib.data.tumour import ENHANCING, NECROSIS, OEDEMA, box_around
+from emcad_lib.data.fields import COARSE, Fields, blur, upsample, white_noise_after
+from emcad_lib.data.harmless import Harmless
+from emcad_lib.data.template import hindbrain
+from emcad_lib.data.tumour import ENHANCING, NECROSIS, OEDEMA, Growth
 
 
-def render(recipe: Mapping[str, Any], anatomy: Anatomy, labels: Tensor) -> Tensor:
-    """The four images, int16 (4, I, J, K), 1 or more in the brain and 0 around it.
+def render(recipe: Mapping[str, Any], anatomy: Anatomy, growth: Growth | None) -> Tensor:
+    """The four images, int16 (4, I, J, K), 1 or more in the brain and 0 around it and beyond the field of view.
 
     Args:
         recipe: a whole patient's recipe.
-        labels: uint8 (I, J, K), the tumour.
+        growth: the tumour, if there is one.
     """
     fields = anatomy.fields
-    healthy = labels == 0
-    lesions = _lesions(recipe["lesions"], anatomy).mul_(healthy)
-    vessels = _vessels(anatomy).mul_(healthy)
-    tumour = _Tumour(labels, fields) if not healthy.all() else None
+    harmless = Harmless(recipe["harmless"], anatomy, growth)
+    tumour = _Tumour(growth, anatomy, recipe["tumour"]) if growth else None
+    behind = hindbrain(anatomy.mni)  # (i, j, k)
     images = torch.empty(len(recipe["images"]), *fields.shape, dtype=torch.int16)
     for number, (name, settings) in enumerate(recipe["images"].items()):
         csf, grey, white = settings["tissue"]
@@ -33,52 +34,74 @@ def render(recipe: Mapping[str, Any], anatomy: Anatomy, labels: Tensor) -> Tenso
         values = image[anatomy.brain]
         mean, deviation = float(values.mean()), float(values.std())
         image.sub_(mean).div_(deviation)  # now in standard deviations of the healthy brain, as the recipe counts
+        slow = settings["hindbrain_z"] * behind + settings["regional_z"] * _regional(anatomy.mni, fields, name)
+        image.add_(upsample(slow, fields.shape))
         image.add_(fields.smooth(f"texture {name}", 6), alpha=settings["texture"])
-        image.add_(lesions, alpha=settings["lesion_z"])
-        if settings["vessel_z"]:
-            image += vessels * (settings["vessel_z"] - image)
+        harmless.paint(image, settings)
         if tumour:
             tumour.paint(image, settings, name)
-        image.add_(mean / deviation).mul_(fields.smooth(f"bias {name}", 70).mul_(settings["bias"]).exp_())
-        image.add_(fields.noise(f"noise {name}"), alpha=settings["noise"] / white_noise_after(settings["blur_mm"]))
+        uneven = (settings["bias"] * fields.smooth(f"bias {name}", 70, step=COARSE)).exp_()
+        image.add_(mean / deviation).mul_(upsample(uneven, fields.shape))
+        # Noise of this strength is what is left after the blur; but thick slices average more of it away.
+        left = white_noise_after([min(width, 0.7) for width in settings["blur_mm"]])
+        image.add_(fields.noise(f"noise {name}"), alpha=settings["noise"] / left)
         image = blur(image, settings["blur_mm"], settings["shift_mm"])
         image.mul_(settings["brightness"] * deviation / mean).round_().clamp_(1, 32000).mul_(anatomy.brain)
+        if settings["cut"]:
+            image.mul_(_seen(settings["cut"], image.shape))
         images[number] = image
     return images
+
+
+def _regional(mni: Tensor, fields: Fields, name: str) -> Tensor:
+    """Brightness (i, j, k) that differs from region to region and is the same on the left and on the right.
+
+    A sum of waves, 50 to 150 mm long, of mean 0 and variance 1.
+    """
+    random = fields.random(f"regional {name}")
+    place = torch.stack([mni[0].abs(), mni[1], mni[2]])
+    total = torch.zeros_like(mni[0])
+    waves = 8
+    for _ in range(waves):
+        direction = random.standard_normal(3)
+        direction *= 6.28 / random.uniform(50, 150) / (direction**2).sum() ** 0.5
+        wave = torch.tensor(direction, dtype=torch.float32).view(3, 1, 1, 1) * place
+        total += torch.cos(wave.sum(0) + random.uniform(0, 6.28))
+    return total * (2 / waves) ** 0.5
+
+
+def _seen(cut: Mapping[str, Any], shape: torch.Size) -> Tensor:
+    """Which voxels (I, J, K) lie in the field of view: on one side of a plane."""
+    lines = [
+        slope * torch.linspace(-1, 1, length).view([-1 if axis == place else 1 for place in range(3)])
+        for axis, (slope, length) in enumerate(zip(cut["slope"], shape, strict=True))
+    ]
+    return lines[0] + lines[1] + lines[2] < cut["at"]
 
 
 class _Tumour:
     """What all four images share of the tumour: its parts with soft borders, and how uneven it is."""
 
-    def __init__(self, labels: Tensor, fields: Fields) -> None:
-        low_high = [slice(max(part.start - 3, 0), part.stop + 3) for part in box_around(labels > 0)]
-        self.box = (low_high[0], low_high[1], low_high[2])
-        self.fields = fields
-        self.uneven = fields.smooth("uneven", 11)[self.box]
-        parts = [(labels[self.box] == label).float() for label in (OEDEMA, NECROSIS, ENHANCING)]
-        self.parts = [blur(part, (0.8, 0.8, 0.8)) for part in parts]
+    def __init__(self, growth: Growth, anatomy: Anatomy, recipe: Mapping[str, Any]) -> None:
+        self.box = growth.box
+        self.fields = anatomy.fields
+        self.uneven = self.fields.smooth("uneven", 11)[self.box]
+        labels, tissue = growth.labels[self.box], anatomy.tissue[(slice(None), *self.box)]
+        oedema, necrosis, enhancing = (
+            blur((labels == label).float(), (0.8, 0.8, 0.8)) for label in (OEDEMA, NECROSIS, ENHANCING)
+        )
+        # Fluid collects in white matter, less in the cortex, and the less the farther from the core.
+        swelling = (1 - recipe["cortex_spared"] * tissue[1] - tissue[0]).clamp_(min=0)
+        swelling.mul_(1 - recipe["fading"] * growth.spread.square())
+        cyst = necrosis * ((recipe["cyst"] - growth.depth) * 6).clamp_(0, 1)
+        self.parts = [oedema * swelling, necrosis - cyst, enhancing, cyst]
+        self.hidden = 1 - (oedema * swelling + necrosis + enhancing)
 
     def paint(self, image: Tensor, settings: Mapping[str, Any], name: str) -> None:
         """Paint the tumour into ``image`` (I, J, K) in place."""
         rough = 0.7 * self.uneven + 0.5 * self.fields.smooth(f"grain {name}", 4.5)[self.box]
         paint = torch.zeros_like(rough)
-        for share, brightness, roughness in zip(self.parts, settings["tumour_z"], (0.25, 0.5, 0.35), strict=True):
+        for share, brightness, roughness in zip(self.parts, settings["tumour_z"], settings["rough"], strict=True):
             paint += share * (brightness + roughness * rough)
         kept = settings["anatomy_kept"] * self.parts[0]  # the tissue under an oedema shines through
-        image[self.box].mul_(1 - sum(self.parts) + kept).add_(paint * (1 - kept))
-
-
-def _lesions(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
-    """Spots of old, harmless damage in white matter beside the ventricles, 0..1: bright in FLAIR, and no tumour."""
-    beside = anatomy.ventricles * anatomy.tissue[2]
-    spots = anatomy.fields.smooth("lesions", recipe["size_mm"]).add_(recipe["amount"])
-    return beside.sub_(0.04).mul_(8).clamp_(0, 1).mul_(spots.clamp_(0, 1))
-
-
-def _vessels(anatomy: Anatomy) -> Tensor:
-    """What takes up contrast agent in every brain, 0..1: vessels near CSF, and choroid plexus in the ventricles."""
-    one, other = (anatomy.fields.smooth(f"vessels {number}", 13) for number in (1, 2))
-    tubes = one.square_().add_(other.square_()).mul_(-12).add_(1).clamp_(0)  # lines where both fields cross zero
-    tubes.mul_((anatomy.tissue[0] * 2).add_(0.25).clamp_(0, 1))
-    tufts = anatomy.fields.smooth("choroid plexus", 8).sub_(0.8).clamp_(0, 0.5).mul_(2)
-    return torch.maximum(tubes, tufts.mul_((anatomy.ventricles - 0.35).clamp_(0, 1)))
+        image[self.box].mul_(self.hidden + kept).add_(paint.sub_(kept * settings["tumour_z"][0]))

@@ -32,12 +32,13 @@ class Fields:
         """The random numbers that belong to ``name``."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(name.encode()),)))
 
-    def smooth(self, name: str, size: float, step: int = 1) -> Tensor:
+    def smooth(self, name: str, size: float | Sequence[float], step: int = 1) -> Tensor:
         """A smooth field of mean 0 and variance 1, with bumps of about ``size`` mm, at every ``step``-th voxel.
 
-        Random values on a grid with that spacing, joined by cubic B-splines.
+        Random values on a grid with that spacing (of one number, or one for each axis), joined by cubic B-splines.
         """
-        matrices = [_b_spline(length, size)[::step] for length in self.shape]
+        sizes = [size] * 3 if isinstance(size, int | float) else size
+        matrices = [_b_spline(length, width)[::step] for length, width in zip(self.shape, sizes, strict=True)]
         values = self.random(name).standard_normal([matrix.shape[1] for matrix in matrices], dtype=np.float32)
         power = (151 / 315) ** 3  # the mean of the summed squared cubic B-spline weights, over three axes
         return along_axes(torch.from_numpy(values), matrices).div_(power**0.5)
@@ -54,8 +55,9 @@ def along_axes(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def upsample(coarse: Tensor, shape: Sequence[int]) -> Tensor:
-    """Linear interpolation from every COARSE-th voxel (i, j, k) to all (I, J, K), where I = COARSE (i - 1) + 1."""
-    return along_axes(coarse, [_linear(length) for length in shape])
+    """Linear interpolation from every n-th point (i, j, k) to all (I, J, K), where I = n (i - 1) + 1."""
+    step = (shape[0] - 1) // (coarse.shape[0] - 1)
+    return along_axes(coarse, [_linear(length, step) for length in shape])
 
 
 def blur(image: Tensor, sigma: Sequence[float], shift: Sequence[float] = (0, 0, 0)) -> Tensor:
@@ -85,9 +87,9 @@ def _b_spline(length: int, spacing: float) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _linear(length: int) -> Tensor:
-    points = np.arange(0, length, COARSE)
-    weights = np.clip(1 - np.abs(np.arange(length)[:, None] - points[None]) / COARSE, 0, None)
+def _linear(length: int, step: int) -> Tensor:
+    points = np.arange(0, length, step)
+    weights = np.clip(1 - np.abs(np.arange(length)[:, None] - points[None]) / step, 0, None)
     return torch.from_numpy(weights.astype(np.float32))
 
 

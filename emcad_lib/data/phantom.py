@@ -31,7 +31,7 @@ from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.progress import progress
 
-PHANTOM_VERSION = 2  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
+PHANTOM_VERSION = 3  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
@@ -59,12 +59,13 @@ def build_phantom(recipe: Mapping[str, Any]) -> Phantom:
     mass_effect = partial(push, foci=tumour["foci"], radius=core_radius, strength=tumour["push"])
     with one_thread():
         anatomy = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
-        part = grow(tumour, anatomy)
-        rendered = render(recipe, anatomy, part)
+        growth = grow(tumour, anatomy)
+        rendered = render(recipe, anatomy, growth)
     images = np.zeros((len(MODALITIES), *GRID), dtype=np.float32)
     images[(slice(None), *anatomy.box)] = rendered.numpy()
     labels = np.zeros(GRID, dtype=np.uint8)
-    labels[anatomy.box] = part.numpy()
+    if growth:
+        labels[anatomy.box] = growth.labels.numpy()
     return Phantom(images, labels, dict(recipe))
 
 

@@ -32,11 +32,12 @@ def measure(images: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, f
         of healthy tissue; and the correlation of healthy neighbours along the first (ac0) and third (ac2) axis. NaN
         where a part is missing.
     """
-    box = ndimage.find_objects((next(iter(images.values())) != 0).astype(np.uint8))[0]
+    brain = np.any([image != 0 for image in images.values()], axis=0)  # one image alone may not cover all of it
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
     labels, images = labels[box], {modality: image[box] for modality, image in images.items()}
     whole = labels > 0
     volume = max(int(whole.sum()), 1)
-    brain = next(iter(images.values())) != 0
+    brain = brain[box]
     slices = brain.any((0, 1))
     sizes = np.bincount(ndimage.label(whole)[0].ravel())[1:]
     found = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from emcad_lib.data.anatomy import template
 from emcad_lib.data.brats import MODALITIES
+from emcad_lib.data.template import template
 
 # What 58 real patients show at these quantiles: volume of the whole tumour, share of it that is core.
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -19,18 +19,21 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.5, 1.0, 0.83), "t1": (0.36, 0.84, 1.0), "t1ce": (0.36, 0.84, 1.0), "t2": (2.6, 1.0, 0.75)}
+TISSUE = {"flair": (0.45, 1.0, 0.82), "t1": (0.36, 0.78, 1.0), "t1ce": (0.36, 0.8, 1.0), "t2": (2.4, 1.0, 0.72)}
 
 # Noise in the finished image, in standard deviations of the healthy brain: least and most.
-NOISE = {"flair": (0.25, 0.75), "t1": (0.15, 0.45), "t1ce": (0.25, 0.6), "t2": (0.2, 0.6)}
+NOISE = {"flair": (0.1, 0.65), "t1": (0.05, 0.4), "t1ce": (0.1, 0.55), "t2": (0.05, 0.5)}
 
-# Brightness of oedema, necrosis and enhancing tumour in standard deviations of the healthy brain: mean and spread.
+# Brightness of oedema, necrosis, enhancing tumour and cysts in standard deviations of the healthy brain: mean, spread.
 TUMOUR_Z = {
-    "flair": ((4.3, 1.2), (3.2, 1.1), (3.2, 1.2)),
-    "t1": ((-0.1, 0.55), (-0.5, 0.65), (0.0, 0.6)),
-    "t1ce": ((-0.2, 0.6), (-0.5, 0.6), (2.6, 0.85)),
-    "t2": ((1.5, 0.9), (2.3, 0.95), (1.2, 0.75)),
+    "flair": ((4.9, 1.5), (3.2, 1.4), (3.2, 1.2), (0.5, 2.0)),
+    "t1": ((-0.1, 0.6), (-0.6, 0.7), (0.0, 0.6), (-2.0, 0.8)),
+    "t1ce": ((-0.6, 0.7), (-0.6, 0.7), (2.6, 0.9), (-1.8, 0.7)),
+    "t2": ((2.3, 1.2), (2.0, 1.1), (1.2, 0.8), (3.5, 1.0)),
 }
+
+# The same for patches of the brain's wrapping that the skull stripping has left.
+REMNANT_Z = {"flair": (0.0, 1.5), "t1": (-1.5, 1.2), "t1ce": (2.0, 2.0), "t2": (0.5, 2.0)}
 
 
 def draw_recipe(seed: int, index: int) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def draw_recipe(seed: int, index: int) -> dict[str, Any]:
         "fields_seed": int(random.integers(2**32)),
         "anatomy": _anatomy(random),
         "tumour": _tumour(random),
-        "lesions": {"amount": random.uniform(-0.8, 0.6), "size_mm": random.uniform(5, 9)},
+        "harmless": _harmless(random),
         "images": _images(random),
     }
     return _plain(recipe)
@@ -59,20 +62,25 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.4g}")
+    if isinstance(value, np.integer):
+        return int(value)
     return value
 
 
 def _anatomy(random: np.random.Generator) -> dict[str, Any]:
     return {
         "brain_cm3": np.clip(random.normal(1445, 140), 1100, 1850),
-        "stretch": random.normal(0, 0.025, 3),
-        "rotation": random.normal(0, 3, 3),
+        "stretch": random.normal(0, 0.03, 3),
+        "rotation": random.normal(0, 4, 3),
         "shift_mm": random.normal(0, 1.5, 3),
         "bend_mm": random.uniform(1.5, 4),
-        "wrinkle_mm": random.uniform(0.5, 1.3),
-        "folds": random.uniform(0.2, 0.6),
-        "strip_error": random.uniform(0.02, 0.2),
-        "atrophy": random.uniform(-0.2, 0.4),
+        "wrinkle_mm": random.uniform(0.7, 2.2),
+        "fold_mm": random.uniform(4.5, 6.5),
+        "fold_reach": random.uniform(0.3, 0.9),
+        "sharpness": random.uniform(4, 8),
+        "strip_mm": random.normal(0.3, 0.7),
+        "strip_error_mm": random.uniform(0.2, 1.2),
+        "atrophy": random.normal(0, 0.6),
         "ventricles": random.uniform(0, 0.33),
     }
 
@@ -89,6 +97,9 @@ def _tumour(random: np.random.Generator) -> dict[str, Any]:
         "lumps": random.uniform(0.12, 0.3),
         "infiltration": random.uniform(0.5, 1.8),
         "oedema_edge_mm": random.uniform(0.5, 3),
+        "fading": random.uniform(0, 0.7),
+        "cortex_spared": random.uniform(0, 0.7),
+        "cyst": random.uniform(0.3, 1) if random.random() < 0.3 else 0.0,
         "push": random.uniform(0, 0.5),
         "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
     }
@@ -111,28 +122,60 @@ def _focus(random: np.random.Generator, size: float) -> dict[str, Any]:
     }
 
 
+def _harmless(random: np.random.Generator) -> dict[str, Any]:
+    return {
+        "lesions": random.uniform(-0.8, 0.8),
+        "single_lesions": random.uniform(1.2, 3.5),  # where the field that spots come from is above this
+        "lesion_mm": random.uniform(4.5, 9),
+        "vessels": random.uniform(1, 3.5),
+        "sinus": random.uniform(-0.3, 1.2),
+        "sinus_mm": random.uniform(2.5, 6),
+        "pulsation": random.uniform(-1.5, 0.5),
+    }
+
+
 def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
-    grade = random.normal(0, 1, 3)  # bright oedema is bright in FLAIR and T2 alike, and so on
+    grade = random.normal(0, 1, 4)  # bright oedema is bright in FLAIR and T2 alike, and so on
     share = 0.6
     images: dict[str, dict[str, Any]] = {}
     for name in MODALITIES:
-        own = random.normal(0, 1, 3)
-        thick = name == "flair" or random.random() < 0.3
-        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.15, 0.05, 0.05), 3))
+        own = random.normal(0, 1, 4)
+        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.2, 0.06, 0.06), 3))
         if name == "t1ce":  # the same sequence as T1, a little later
             tissue = np.array(images["t1"]["tissue"]) * np.exp(random.normal(0, 0.03, 3))
         mean, spread = np.array(TUMOUR_Z[name]).T
         images[name] = {
             "tissue": tissue,
             "tumour_z": mean + spread * (share * grade + (1 - share**2) ** 0.5 * own),
-            "anatomy_kept": random.uniform(0.1, 0.5),
-            "lesion_z": random.uniform(0.5, 2.5) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
-            "vessel_z": random.uniform(3, 10) if name == "t1ce" else 0.0,
-            "texture": random.uniform(0.1, 0.5),
-            "bias": random.uniform(0.02, 0.12),
+            "rough": random.uniform((0.1, 0.2, 0.2, 0.1), (0.5, 1.0, 0.7, 0.3)),
+            "anatomy_kept": random.uniform(0.1, 0.6),
+            "lesion_z": random.uniform(0.5, 3) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
+            "vessel_z": random.uniform(3, 8) if name == "t1ce" else 0.0,
+            "remnant_z": random.normal(*REMNANT_Z[name]),
+            "pulsation_z": random.uniform(0, 4) if name == "flair" else 0.0,
+            "hindbrain_z": random.normal(0, 0.4),
+            "regional_z": random.uniform(0, 0.35),
+            "texture": random.uniform(0.05, 0.35),
+            "bias": random.uniform(0.02, 0.16),
             "noise": random.uniform(*NOISE[name]),
-            "blur_mm": [*random.uniform(0.4, 0.7, 2), random.uniform(0.8, 2) if thick else random.uniform(0.4, 0.8)],
-            "shift_mm": random.normal(0, 0.3, 3),
+            "blur_mm": _blur(random, thick=random.random() < (0.6 if name == "flair" else 0.3)),
+            "shift_mm": random.normal(0, 0.4, 3),
+            "cut": _cut(random) if random.random() < 0.06 else None,
             "brightness": np.exp(random.uniform(np.log(300), np.log(1500))),
         }
     return images
+
+
+def _blur(random: np.random.Generator, thick: bool) -> np.ndarray:
+    """Blur along L, P and S in mm. Thick slices are blurred across, and most lie across the body."""
+    width = random.uniform(0.3, 0.6, 3)
+    if thick:
+        width[random.choice(3, p=(0.1, 0.15, 0.75))] = random.uniform(0.9, 2.2)
+    return width
+
+
+def _cut(random: np.random.Generator) -> dict[str, Any]:
+    """A plane at which the field of view ends: above, below, in front of or behind the middle of the brain."""
+    slope = random.normal(0, 0.12, 3)
+    slope[random.choice([1, 2])] = random.choice([-1, 1])
+    return {"slope": slope, "at": random.uniform(0.35, 0.85)}

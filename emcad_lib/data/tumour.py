@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -17,8 +18,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from emcad_lib.data.anatomy import Anatomy, Box, rotation, template
+from emcad_lib.data.anatomy import Anatomy, Box, rotation
 from emcad_lib.data.fields import COARSE, upsample
+from emcad_lib.data.template import template
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
 GREY_COST, CSF_COST = 3.0, 12.0  # how much slower than in white matter the oedema spreads
@@ -43,19 +45,32 @@ def equal_volume_radius(cm3: float) -> float:
     return (3000 * cm3 / (4 * np.pi)) ** (1 / 3)
 
 
-def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
-    """The tumour's labels, uint8 (I, J, K): 0 none, 1 necrosis and non-enhancing, 2 oedema, 4 enhancing.
+@dataclass(frozen=True)
+class Growth:
+    """A tumour in a brain.
 
-    Args:
-        recipe: the "tumour" part of a patient's recipe.
+    Attributes:
+        labels: uint8 (I, J, K): 0 none, 1 necrosis and non-enhancing, 2 oedema, 4 enhancing.
+        box: the part of (I, J, K) that holds the tumour and a little round it.
+        spread: float32, in that box: how far out in the oedema, 0 beside the core and 1 where the oedema ends.
+        depth: float32, in that box: how far out in the core, 0 in its middle and 1 at its border.
     """
-    labels = torch.zeros(anatomy.brain.shape, dtype=torch.uint8)
+
+    labels: Tensor
+    box: Box
+    spread: Tensor
+    depth: Tensor
+
+
+def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Growth | None:
+    """Grow the tumour that ``recipe``, the "tumour" part of a patient's, describes; None where it names no focus."""
     if not recipe["foci"]:
-        return labels
+        return None
+    labels = torch.zeros(anatomy.brain.shape, dtype=torch.uint8)
     fields = anatomy.fields
     voxels = round(1000 * recipe["whole_cm3"])
     radius = equal_volume_radius(recipe["whole_cm3"] * recipe["core_share"])
-    room = anatomy.brain & (anatomy.tissue[0] < 0.6)
+    room = anatomy.brain & (anatomy.inside > 0.5) & (anatomy.tissue[0] < 0.6)
 
     # The core: ellipsoids with lumps.
     lumps = fields.smooth("lumps wide", 18) + 0.5 * fields.smooth("lumps fine", 8)
@@ -69,17 +84,18 @@ def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
     oedema = first_voxels(hours, room & ~core, voxels - int(core.sum()))
     whole = _without_specks(core | oedema)
     core &= whole
+    box = box_around(whole, margin=3)
+    spread = (hours[box] / hours[oedema].amax().clamp(min=1)).clamp_(0, 1) if oedema.any() else hours[box] * 0
 
     # The enhancing part: a ring where depth decides, solid or in patches where chance does.
-    near = box_around(core)
-    depth = core_field[near] / core_field[core].amax().clamp(min=1e-3)
-    chance = fields.smooth("enhancement", 10)[near] + 0.5 * fields.smooth("rim", 6)[near]
+    depth = (core_field[box] / core_field[core].amax().clamp(min=1e-3)).clamp_(0, 1)
+    chance = fields.smooth("enhancement", 10)[box] + 0.5 * fields.smooth("rim", 6)[box]
     order = (1 - recipe["ring"]) * 0.5 * chance - recipe["ring"] * depth
-    enhancing = first_voxels(order, core[near], round(voxels * recipe["enhancing_share"]))
+    enhancing = first_voxels(order, core[box], round(voxels * recipe["enhancing_share"]))
 
     labels[whole], labels[core] = OEDEMA, NECROSIS
-    labels[near][enhancing] = ENHANCING
-    return labels
+    labels[box][enhancing] = ENHANCING
+    return Growth(labels, box, spread, depth)
 
 
 def _distance(coordinates: Tensor, foci: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -147,9 +163,9 @@ def _without_specks(mask: Tensor) -> Tensor:
     return kept
 
 
-def box_around(mask: Tensor) -> Box:
-    """The smallest box that holds every voxel of a mask (I, J, K) that isn't empty."""
+def box_around(mask: Tensor, margin: int = 0) -> Box:
+    """The smallest box that holds every voxel of a mask (I, J, K) that isn't empty, and ``margin`` voxels round it."""
     flat = (mask.any(2).any(1), mask.any(2).any(0), mask.any(1).any(0))
     found = [torch.nonzero(line) for line in flat]
-    low_high = [slice(int(places.min()), int(places.max()) + 1) for places in found]
+    low_high = [slice(max(int(places.min()) - margin, 0), int(places.max()) + 1 + margin) for places in found]
     return (low_high[0], low_high[1], low_high[2])
