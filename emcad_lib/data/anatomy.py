@@ -116,12 +116,12 @@ def _fold_chance(recipe: Mapping[str, Any], fields: Fields, coordinates: Sequenc
     """
     place = torch.stack(list(coordinates)) - torch.tensor(template().centre, dtype=torch.float32).view(3, 1, 1, 1)
     along = (place.norm(dim=0) / 60).clamp_(min=0.05).pow_(-recipe["fold_reach"])
-    folds = fields.smooth("folds", recipe["fold_mm"], step=HALF)
-    middle = [(length - 1) / 2 for length in folds.shape]
-    spread = [centre + row * along / HALF for centre, row in zip(middle, place, strict=True)]
-    folds = look_up(folds[None], spread)[0] + 0.5 * fields.smooth("small folds", 4, step=HALF)
+    folds = fields.smooth("folds", recipe["fold_mm"], step=HALF) + 0.5 * fields.smooth("small folds", 4, step=HALF)
     leaves = fields.smooth("leaves", (18, 3.5, 3.5), step=HALF)
-    folds.mul_(0.9).lerp_(leaves, upsample(hindbrain(mni), folds.shape))
+    middle = torch.tensor([(length - 1) / 2 for length in folds.shape]).view(3, 1, 1, 1)
+    # Both are looked up where the tissue came from, so that they are pushed aside with it.
+    folds = look_up(folds[None], list(middle + place * along / HALF))[0].mul_(0.9)
+    folds.lerp_(look_up(leaves[None], list(middle + place / HALF))[0], upsample(hindbrain(mni), folds.shape))
     return torch.special.ndtr(folds)
 
 
@@ -139,10 +139,9 @@ def _fold(recipe: Mapping[str, Any], chance: Tensor, grey: Tensor, white: Tensor
     white = white.mul_(1 - csf).div_((grey + white).clamp_(min=1e-3))
     csf = csf.sub_(chance).mul_(sharp).add_(0.5).clamp_(0, 1)
     white = white.add_(chance).sub_(1).mul_(sharp).add_(0.5).clamp_(0, 1)
-    fluid = ((ventricles - 0.5 + recipe["ventricles"]) * 8).clamp_(0, 1)
-    white.mul_(1 - fluid)
-    csf = torch.maximum(csf, fluid)
-    return torch.stack([csf, (1 - csf - white).clamp_(min=0), white])
+    csf = torch.maximum(csf, ((ventricles - 0.5 + recipe["ventricles"]) * 8).clamp_(0, 1))
+    white = torch.minimum(white, 1 - csf)
+    return torch.stack([csf, 1 - csf - white, white])
 
 
 def look_up(maps: Tensor, coordinates: Sequence[Tensor]) -> Tensor:

@@ -31,11 +31,13 @@ def render(recipe: Mapping[str, Any], anatomy: Anatomy, growth: Growth | None) -
         csf, grey, white = settings["tissue"]
         image = white + anatomy.tissue[0] * (csf - white)
         image.add_(anatomy.tissue[1], alpha=grey - white)
-        values = image[anatomy.brain]
+        values = image[::3, ::3, ::3][anatomy.brain[::3, ::3, ::3]]  # a sample is enough
         mean, deviation = float(values.mean()), float(values.std())
         image.sub_(mean).div_(deviation)  # now in standard deviations of the healthy brain, as the recipe counts
         slow = settings["hindbrain_z"] * behind + settings["regional_z"] * _regional(anatomy.mni, fields, name)
         image.add_(upsample(slow, fields.shape))
+        cortex = settings["cortex_z"] * _regional(anatomy.mni, fields, f"cortex {name}")
+        image.addcmul_(upsample(cortex, fields.shape), anatomy.tissue[1])
         image.add_(fields.smooth(f"texture {name}", 6), alpha=settings["texture"])
         harmless.paint(image, settings)
         if tumour:
@@ -85,7 +87,7 @@ class _Tumour:
     def __init__(self, growth: Growth, anatomy: Anatomy, recipe: Mapping[str, Any]) -> None:
         self.box = growth.box
         self.fields = anatomy.fields
-        self.uneven = self.fields.smooth("uneven", 11)[self.box]
+        self.uneven = self.fields.smooth("uneven", 11, part=self.box)
         labels, tissue = growth.labels[self.box], anatomy.tissue[(slice(None), *self.box)]
         oedema, necrosis, enhancing = (
             blur((labels == label).float(), (0.8, 0.8, 0.8)) for label in (OEDEMA, NECROSIS, ENHANCING)
@@ -99,7 +101,7 @@ class _Tumour:
 
     def paint(self, image: Tensor, settings: Mapping[str, Any], name: str) -> None:
         """Paint the tumour into ``image`` (I, J, K) in place."""
-        rough = 0.7 * self.uneven + 0.5 * self.fields.smooth(f"grain {name}", 4.5)[self.box]
+        rough = 0.7 * self.uneven + 0.5 * self.fields.smooth(f"grain {name}", 4.5, part=self.box)
         paint = torch.zeros_like(rough)
         for share, brightness, roughness in zip(self.parts, settings["tumour_z"], settings["rough"], strict=True):
             paint += share * (brightness + roughness * rough)

@@ -61,12 +61,12 @@ def build_phantom(recipe: Mapping[str, Any]) -> Phantom:
         anatomy = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
         growth = grow(tumour, anatomy)
         rendered = render(recipe, anatomy, growth)
-    images = np.zeros((len(MODALITIES), *GRID), dtype=np.float32)
-    images[(slice(None), *anatomy.box)] = rendered.numpy()
-    labels = np.zeros(GRID, dtype=np.uint8)
+    images = np.zeros((*GRID, len(MODALITIES)), dtype=np.float32, order="F")  # in memory as in a NIfTI file
+    images[anatomy.box] = rendered.permute(1, 2, 3, 0).numpy()
+    labels = np.zeros(GRID, dtype=np.uint8, order="F")
     if growth:
         labels[anatomy.box] = growth.labels.numpy()
-    return Phantom(images, labels, dict(recipe))
+    return Phantom(images.transpose(3, 0, 1, 2), labels, dict(recipe))
 
 
 def patient_name(index: int) -> str:

@@ -26,7 +26,7 @@ NOISE = {"flair": (0.1, 0.65), "t1": (0.05, 0.4), "t1ce": (0.1, 0.55), "t2": (0.
 
 # Brightness of oedema, necrosis, enhancing tumour and cysts in standard deviations of the healthy brain: mean, spread.
 TUMOUR_Z = {
-    "flair": ((4.9, 1.5), (3.2, 1.4), (3.2, 1.2), (0.5, 2.0)),
+    "flair": ((4.9, 1.5), (3.0, 1.5), (3.2, 1.2), (0.3, 1.8)),
     "t1": ((-0.1, 0.6), (-0.6, 0.7), (0.0, 0.6), (-2.0, 0.8)),
     "t1ce": ((-0.6, 0.7), (-0.6, 0.7), (2.6, 0.9), (-1.8, 0.7)),
     "t2": ((2.3, 1.2), (2.0, 1.1), (1.2, 0.8), (3.5, 1.0)),
@@ -99,7 +99,7 @@ def _tumour(random: np.random.Generator) -> dict[str, Any]:
         "oedema_edge_mm": random.uniform(0.5, 3),
         "fading": random.uniform(0, 0.7),
         "cortex_spared": random.uniform(0, 0.7),
-        "cyst": random.uniform(0.3, 1) if random.random() < 0.3 else 0.0,
+        "cyst": random.uniform(0.3, 1) if random.random() < 0.4 else 0.0,
         "push": random.uniform(0, 0.5),
         "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
     }
@@ -140,7 +140,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
     images: dict[str, dict[str, Any]] = {}
     for name in MODALITIES:
         own = random.normal(0, 1, 4)
-        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.2, 0.06, 0.06), 3))
+        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.2, 0.08, 0.08), 3))
         if name == "t1ce":  # the same sequence as T1, a little later
             tissue = np.array(images["t1"]["tissue"]) * np.exp(random.normal(0, 0.03, 3))
         mean, spread = np.array(TUMOUR_Z[name]).T
@@ -155,6 +155,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "pulsation_z": random.uniform(0, 4) if name == "flair" else 0.0,
             "hindbrain_z": random.normal(0, 0.4),
             "regional_z": random.uniform(0, 0.35),
+            "cortex_z": random.uniform(0.1, {"flair": 1.0}.get(name, 0.5)),
             "texture": random.uniform(0.05, 0.35),
             "bias": random.uniform(0.02, 0.16),
             "noise": random.uniform(*NOISE[name]),

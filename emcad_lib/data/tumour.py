@@ -89,7 +89,7 @@ def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Growth | None:
 
     # The enhancing part: a ring where depth decides, solid or in patches where chance does.
     depth = (core_field[box] / core_field[core].amax().clamp(min=1e-3)).clamp_(0, 1)
-    chance = fields.smooth("enhancement", 10)[box] + 0.5 * fields.smooth("rim", 6)[box]
+    chance = fields.smooth("enhancement", 10, part=box) + 0.5 * fields.smooth("rim", 6, part=box)
     order = (1 - recipe["ring"]) * 0.5 * chance - recipe["ring"] * depth
     enhancing = first_voxels(order, core[box], round(voxels * recipe["enhancing_share"]))
 

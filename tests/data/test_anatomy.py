@@ -1,4 +1,4 @@
-"""The healthy brain: template, smooth fields, warps."""
+"""The healthy brain: smooth fields, warps, folds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from emcad_lib.data.anatomy import GRID, Anatomy, build_anatomy, rotation, template
+from emcad_lib.data.anatomy import GRID, Anatomy, build_anatomy, rotation
 from emcad_lib.data.fields import COARSE, Fields, blur, upsample, white_noise_after
 from emcad_lib.data.recipe import draw_recipe
+from emcad_lib.data.template import template
 
 # A brain as it lies in the template: nothing turned, bent or worn away.
 PLAIN = {
     "brain_cm3": 1886.5, "stretch": [0, 0, 0], "rotation": [0, 0, 0], "shift_mm": [0, 0, 0], "bend_mm": 0.0,
-    "wrinkle_mm": 0.0, "folds": 0.0, "strip_error": 0.0, "atrophy": 0.0, "ventricles": 0.0,
+    "wrinkle_mm": 0.0, "fold_mm": 5.0, "fold_reach": 0.5, "sharpness": 6.0, "strip_mm": 0.0, "strip_error_mm": 0.0,
+    "atrophy": 0.0, "ventricles": 0.0,
 }  # fmt: skip
 
 
@@ -81,16 +83,6 @@ def test_white_noise_after_a_blur_keeps_the_share_that_is_said() -> None:
     assert float(blur(noise, (0.6, 0.5, 1.4)).std()) == pytest.approx(white_noise_after((0.6, 0.5, 1.4)), rel=0.03)
 
 
-def test_mni_coordinates_and_voxels_go_both_ways_and_the_axes_are_l_p_s() -> None:
-    atlas = template()
-    voxel = np.array([10.0, 20.0, 30.0])
-
-    np.testing.assert_allclose(atlas.voxel(atlas.mni(voxel)), voxel)
-    # One voxel on along each axis: to the patient's left (MNI x falls), back (y falls) and top (z rises).
-    np.testing.assert_allclose(atlas.mni(voxel + 1) - atlas.mni(voxel), (-1, -1, 1))
-    assert abs(atlas.mni(atlas.centre)[0]) < 1
-
-
 def test_known_places_of_the_brain_hold_the_tissue_they_should(plain: Anatomy) -> None:
     atlas = template()
 
@@ -114,7 +106,7 @@ def test_the_plain_brain_has_the_templates_volume_and_lies_whole_in_the_grid(pla
 
 
 def test_a_recipes_brain_has_about_the_volume_it_asks_for_without_holes_or_islands() -> None:
-    recipe = {**draw_recipe(0, 0)["anatomy"], "brain_cm3": 1300.0, "strip_error": 0.2}
+    recipe = {**draw_recipe(0, 0)["anatomy"], "brain_cm3": 1300.0, "strip_mm": 0.0, "strip_error_mm": 1.2}
 
     brain = build_anatomy(recipe, seed=3).brain.numpy()
 
@@ -125,7 +117,9 @@ def test_a_recipes_brain_has_about_the_volume_it_asks_for_without_holes_or_islan
 
 
 def test_tissue_shares_sum_to_one_and_stay_between_0_and_1() -> None:
-    tissue = build_anatomy({**PLAIN, "folds": 0.6, "atrophy": 0.5, "ventricles": 0.38, "bend_mm": 4.0}, seed=2).tissue
+    tissue = build_anatomy(
+        {**PLAIN, "sharpness": 2.5, "atrophy": 1.5, "ventricles": 0.38, "bend_mm": 4.0}, seed=2
+    ).tissue
 
     torch.testing.assert_close(tissue.sum(0), torch.ones(tissue.shape[1:]))
     assert float(tissue.min()) >= -1e-5
@@ -135,9 +129,41 @@ def test_tissue_shares_sum_to_one_and_stay_between_0_and_1() -> None:
 def test_ventricles_and_atrophy_add_csf(plain: Anatomy) -> None:
     csf = float(plain.tissue[0][plain.brain].sum())
 
-    for name, value in (("ventricles", 0.38), ("atrophy", 0.5)):
+    for name, value in (("ventricles", 0.38), ("atrophy", 0.7)):
         more = build_anatomy({**PLAIN, name: value}, seed=1)
         assert float(more.tissue[0][more.brain].sum()) > 1.1 * csf
+
+
+def test_folds_keep_the_templates_share_of_each_tissue_and_are_another_brains_own(plain: Anatomy) -> None:
+    inside, grey, white, _ = template().maps
+    brain = inside > 0.5
+    expected = torch.stack([1 - grey - white, grey, white])[:, brain].clamp(min=0).mean(1)
+
+    other = build_anatomy(PLAIN, seed=2)
+
+    for anatomy in (plain, other):
+        torch.testing.assert_close(anatomy.tissue[:, anatomy.brain].mean(1), expected, atol=0.04, rtol=0)
+    kinds = plain.tissue.argmax(0), other.tissue.argmax(0)
+    changed = (kinds[0] != kinds[1])[plain.brain].float().mean()
+    assert 0.05 < float(changed) < 0.5
+
+
+def test_grey_matter_lies_between_csf_and_white_matter(plain: Anatomy) -> None:
+    csf, grey, white = plain.tissue[:, plain.brain] > 0.5
+    near_csf = ndimage.binary_dilation(plain.tissue[0].numpy() > 0.5)[plain.brain.numpy()]
+
+    assert near_csf[grey.numpy()].mean() > 3 * near_csf[white.numpy()].mean()
+    assert csf.any()
+
+
+@pytest.mark.parametrize("beyond", [-1.0, 2.0])
+def test_skull_stripping_reaches_so_many_millimetres_beyond_the_surface(plain: Anatomy, beyond: float) -> None:
+    surface = plain.brain & ~torch.from_numpy(ndimage.binary_erosion(plain.brain.numpy()))
+
+    stripped = build_anatomy({**PLAIN, "strip_mm": beyond}, seed=1).brain
+
+    grown = (int(stripped.sum()) - int(plain.brain.sum())) / int(surface.sum())
+    assert grown == pytest.approx(beyond, rel=0.35)
 
 
 def test_a_push_moves_tissue_but_not_the_outline(plain: Anatomy) -> None:
