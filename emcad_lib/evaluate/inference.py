@@ -7,22 +7,20 @@ brought to that pixel size first, and what comes out is brought back.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emcad_lib.data.brats import MODALITIES, Scan
 from emcad_lib.data.labels import REGIONS
 from emcad_lib.data.preprocess import dequantise, prepare_patient
-from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.evaluate.canvas import Canvas
+from emcad_lib.evaluate.refine import adapted, without_crumbs
 from emcad_lib.files import CourseError
 from emcad_lib.model.pvt_emcad import ModelConfig
 from emcad_lib.progress import progress
@@ -41,6 +39,7 @@ def predict(
     show: bool = False,
     modalities: Sequence[str] | None = None,
     pixel_mm: tuple[float, float] = (1.0, 1.0),
+    adapt: float = 0.0,
 ) -> NDArray[np.float32]:
     """How likely does each pixel belong to each region?
 
@@ -61,6 +60,7 @@ def predict(
         show: show a progress bar.
         modalities: which of the four channels to use; by default as the model's metadata say.
         pixel_mm: millimetres per pixel of ``images``, down and across.
+        adapt: how far batch normalisation follows these slices instead of the training's: see :func:`adapted`.
 
     Returns:
         Probabilities (S, R, H, W) on the pixel grid of ``images``.
@@ -72,18 +72,26 @@ def predict(
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"Slices have the shape (slices, channels, height, width), not {tuple(images.shape)}.")
     channels = _channels(model, images.shape[1], modalities)
-    canvas = _Canvas.of((images.shape[2], images.shape[3]), pixel_mm, _image_size(model, image_size))
+    canvas = Canvas.of((images.shape[2], images.shape[3]), pixel_mm, _image_size(model, image_size))
     if device is not None:
         model.to(device)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    starts = range(0, images.shape[0], batch_size)
+    def on_canvas(numbers: slice) -> Tensor:
+        batch = images[numbers][:, channels]
+        x = torch.as_tensor(batch if isinstance(batch, Tensor) else np.array(batch), device=home)
+        return canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
+
+    count = images.shape[0]
+    if adapt:
+        # Every n-th slice, so that each batch is a sample of the whole head.
+        steps = max(count // batch_size, 1)
+        model = adapted(model, (on_canvas(slice(first, None, steps)) for first in range(steps)), adapt)
+    starts = range(0, count, batch_size)
     parts = []
     with _predicting(model):
         for start in progress(starts, "segment", unit="batch") if show else starts:
-            batch = images[start : start + batch_size][:, channels]
-            x = torch.as_tensor(batch if isinstance(batch, Tensor) else np.array(batch), device=home)
-            x = canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
+            x = on_canvas(slice(start, start + batch_size))
             probability = _probability(model, x)  # (B, R, N, M)
             if flip:
                 probability = (probability + _probability(model, x.flip(-1)).flip(-1)) / 2
@@ -105,6 +113,8 @@ def segment_scan(
     device: str | torch.device | None = None,
     flip: bool = False,
     show: bool = False,
+    adapt: float = 0.0,
+    crumbs: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Where in a scan is the tumour?
 
@@ -116,6 +126,7 @@ def segment_scan(
         scan: a patient's scan, with or without a segmentation.
         threshold: between 0 and 1.
         regions: what the model's outputs mean, of REGIONS; by default as the model's metadata say.
+        crumbs: drop pieces of a region that are smaller than this share of its largest piece.
 
     Returns:
         Region bits (I, J, K) on the scan's grid, 0 outside the brain; bit 0 only from a model of the whole tumour.
@@ -130,14 +141,15 @@ def segment_scan(
     prepared = prepare_patient(scan)
     probabilities = predict(
         model, prepared.images, image_size, batch_size, device, flip, show, modalities,
-        pixel_mm=(scan.spacing[1], scan.spacing[0]),
+        pixel_mm=(scan.spacing[1], scan.spacing[0]), adapt=adapt,
     )  # fmt: skip
     if probabilities.shape[1] != len(regions):
         raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
+    brain = prepared.images.any(axis=1)
     found = np.zeros_like(prepared.images[:, 0])  # (S, H, W)
     for index, region in enumerate(regions):
-        found[probabilities[:, index] > threshold] |= _BITS[region]
-    found[~prepared.images.any(axis=1)] = 0  # no tumour outside the brain
+        mask = (probabilities[:, index] > threshold) & brain  # no tumour outside the brain
+        found[without_crumbs(mask, crumbs)] |= _BITS[region]
     return prepared.restore(found, scan.images.shape[1:]).astype(np.uint8, copy=False)
 
 
@@ -148,48 +160,6 @@ def known_regions(model: nn.Module) -> list[str]:
         CourseError: they don't, or not of REGIONS.
     """
     return _names(model, "regions", None, REGIONS)
-
-
-@dataclass(frozen=True)
-class _Canvas:
-    """Where a slice lies for the network, and the way back.
-
-    Attributes:
-        padding: pixels to add to a slice at the left, right, top and bottom.
-        room: height and width of the padded slice.
-        network: the same in pixels of the network, multiples of 32.
-    """
-
-    padding: tuple[int, ...]
-    room: tuple[int, int]
-    network: tuple[int, int]
-
-    @classmethod
-    def of(cls, shape: tuple[int, int], pixel_mm: tuple[float, float], image_size: int) -> _Canvas:
-        """The canvas of the training (see ``slices.py``), or larger where slices of ``shape`` need it."""
-        trained_mm = max(CANVAS_MM, image_size) / image_size  # per pixel of the network
-        padding, room, network = [], [], []
-        for length, mm in zip(shape, pixel_mm, strict=True):
-            needed = max(image_size, length * mm / trained_mm)
-            network.append(math.ceil(round(needed / 32, 6)) * 32)
-            room.append(max(length, round(network[-1] * trained_mm / mm)))
-            before = (room[-1] - length) // 2
-            padding.append((before, room[-1] - length - before))
-        return cls((*padding[1], *padding[0]), (room[0], room[1]), (network[0], network[1]))
-
-    def put(self, x: Tensor) -> Tensor:
-        """Slices (B, C, H, W) onto the canvas: (B, C, N, M)."""
-        return _resample(F.pad(x, self.padding), self.network)
-
-    def take(self, x: Tensor) -> Tensor:
-        """Maps (B, R, N, M) of the canvas back to the slices' own pixels: (B, R, H, W)."""
-        return F.pad(_resample(x, self.room), [-width for width in self.padding])  # less than nothing added: cropped
-
-
-def _resample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if x.shape[2:] == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 @contextmanager
