@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from emcad_lib.data.augment import augment
 from emcad_lib.data.cache import Cache
 from emcad_lib.data.labels import REGIONS
+from emcad_lib.data.planes import PLANES, pixel_mm, recut
 from emcad_lib.data.prepare import dequantise
 from emcad_lib.data.scan import MODALITIES
 from emcad_lib.files import CourseError
@@ -33,6 +34,14 @@ _HALF = 0.5 - 1e-4  # half a pixel of tumour is tumour, whatever rounding does t
 _ArrayOrTensor = TypeVar("_ArrayOrTensor", NDArray[Any], Tensor)
 
 
+class Place(NamedTuple):
+    """Which slice of a dataset it is: slice ``number`` of this patient in this plane."""
+
+    patient: str
+    plane: str
+    number: int
+
+
 class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
     """The slices of one split: ``dataset[i]`` is x float32 (C, N, N), z-scores, and y float32 (R, N, N), 0 or 1.
 
@@ -43,10 +52,11 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         modalities: the C channels of x.
         regions: the R channels of y.
         patients: only these patients of the split.
+        planes: each patient's slices in each of these planes.
 
     Raises:
-        CourseError: no patient in the split, or one of ``patients`` isn't; an unknown modality or region; a file of the
-            cache is missing or damaged.
+        CourseError: no patient in the split, or one of ``patients`` isn't; an unknown modality, region or plane; a file
+            of the cache is missing or damaged; a patient whose voxels aren't 1 mm in a plane that is wanted.
     """
 
     def __init__(
@@ -57,6 +67,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         modalities: Sequence[str] = ("flair", "t1ce", "t2"),
         regions: Sequence[str] = ("whole",),
         patients: Sequence[str] | None = None,
+        planes: Sequence[str] = ("axial",),
     ) -> None:
         self.cache = cache
         self.image_size = image_size
@@ -68,18 +79,31 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
             raise CourseError(f"{cache.folder}: not among the patients of the split {split!r}: {', '.join(strangers)}.")
         if not self.patients:
             raise CourseError(f"{cache.folder}: the split {split!r} holds no patient.")
+        _places(planes, PLANES, "plane")
+        self._parts = [(name, plane) for name in self.patients for plane in planes]
         # Look at every file now: a message in the middle of an epoch would come hours too late.
-        self._ends = np.cumsum([len(cache.images(name)) for name in self.patients])
+        self._ends = np.cumsum([self._length(name, plane) for name, plane in self._parts])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def where(self, index: int) -> tuple[str, int]:
-        """The patient of slice ``index``, and which of that patient's slices it is."""
+    def where(self, index: int) -> Place:
+        """The patient of slice ``index``, which of that patient's slices it is, and in which plane."""
         if not 0 <= index < len(self):
             raise IndexError(f"There is no slice {index}: there are {len(self)}.")
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        return self.patients[place], index - (int(self._ends[place - 1]) if place else 0)
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        name, plane = self._parts[part]
+        return Place(name, plane, index - (int(self._ends[part - 1]) if part else 0))
+
+    def _length(self, name: str, plane: str) -> int:
+        if plane != "axial":
+            down, across = pixel_mm(tuple(self.cache.manifest["patients"][name]["spacing"]), plane)
+            if max(abs(down - 1), abs(across - 1)) > 0.02:
+                raise CourseError(
+                    f"Patient {name}: {plane} slices have pixels of {down:.2f} x {across:.2f} mm, where 1 x 1 mm is "
+                    f"needed. Take axial slices only, or resample the patient's files to 1 mm."
+                )
+        return len(recut(self.cache.regions(name), plane))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         x, y = self.__getitems__([index])
@@ -91,8 +115,8 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         x = np.zeros((len(indices), len(self._channels), side, side), dtype=np.float32)
         y = np.zeros((len(indices), len(self._bits), side, side), dtype=bool)
         for slot, index in enumerate(indices):
-            name, number = self.where(int(index))
-            images, regions = self.cache.images(name), self.cache.regions(name)
+            name, plane, number = self.where(int(index))
+            images, regions = recut(self.cache.images(name), plane), recut(self.cache.regions(name), plane)
             (rows, top), (columns, left) = (_centred(length, side) for length in images.shape[2:])
             # Byte by byte to z-scores while the slice is still in the processor's cache, and no byte outside it.
             x[slot, :, top, left] = dequantise(images[number, :, rows, columns][self._channels])

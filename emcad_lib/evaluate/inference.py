@@ -6,7 +6,6 @@ brought to that pixel size first, and what comes out is brought back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emcad_lib.data.brats import MODALITIES, Scan
+from emcad_lib.data.brats import Scan
 from emcad_lib.data.labels import REGIONS
+from emcad_lib.data.planes import PLANES, as_axial, recut
+from emcad_lib.data.planes import pixel_mm as pixels_of
 from emcad_lib.data.preprocess import dequantise, prepare_patient
 from emcad_lib.evaluate.canvas import Canvas
+from emcad_lib.evaluate.known import channels as channels_of
+from emcad_lib.evaluate.known import image_size as image_size_of
+from emcad_lib.evaluate.known import known_regions, names
 from emcad_lib.evaluate.refine import adapted, without_crumbs
 from emcad_lib.files import CourseError
-from emcad_lib.model.pvt_emcad import ModelConfig
 from emcad_lib.progress import progress
 
 # A voxel of a region belongs to every region round it: see labels.py.
@@ -71,8 +74,8 @@ def predict(
     """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"Slices have the shape (slices, channels, height, width), not {tuple(images.shape)}.")
-    channels = _channels(model, images.shape[1], modalities)
-    canvas = Canvas.of((images.shape[2], images.shape[3]), pixel_mm, _image_size(model, image_size))
+    channels = channels_of(model, images.shape[1], modalities)
+    canvas = Canvas.of((images.shape[2], images.shape[3]), pixel_mm, image_size_of(model, image_size))
     if device is not None:
         model.to(device)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -102,6 +105,37 @@ def predict(
     return probabilities
 
 
+def predict_planes(
+    model: nn.Module,
+    images: NDArray[np.generic],
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    planes: Sequence[str] | None = None,
+    **settings: Any,
+) -> NDArray[np.float32]:
+    """The mean of what :func:`predict` gives for the same head cut in several planes.
+
+    Something harmless is taken for tumour less often when it's also looked at from two other sides.
+
+    Args:
+        model: trained on slices in these planes.
+        images: all axial slices of a head (S, C, H, W), from the lowest to the highest.
+        spacing: of the voxels, in mm along I, J and K (left, back and up).
+        planes: of PLANES; by default those that the model's metadata name, else axial.
+        settings: as :func:`predict` takes them.
+
+    Returns:
+        Probabilities (S, R, H, W).
+    """
+    if planes is None:
+        planes = names(model, "planes", None, PLANES) if "planes" in getattr(model, "metadata", {}) else ["axial"]
+    found = [
+        as_axial(predict(model, recut(images, plane), pixel_mm=pixels_of(spacing, plane), **settings), plane)
+        for plane in names(model, "planes", planes, PLANES)
+    ]
+    mean: NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
+    return mean
+
+
 def segment_scan(
     model: nn.Module,
     scan: Scan,
@@ -115,6 +149,7 @@ def segment_scan(
     show: bool = False,
     adapt: float = 0.0,
     crumbs: float = 0.0,
+    planes: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Where in a scan is the tumour?
 
@@ -126,6 +161,7 @@ def segment_scan(
         scan: a patient's scan, with or without a segmentation.
         threshold: between 0 and 1.
         regions: what the model's outputs mean, of REGIONS; by default as the model's metadata say.
+        planes: as in :func:`predict_planes`.
         crumbs: drop pieces of a region that are smaller than this share of its largest piece.
 
     Returns:
@@ -137,12 +173,17 @@ def segment_scan(
     """
     if not 0 < threshold < 1:
         raise CourseError(f"The threshold is a probability between 0 and 1, not {threshold:g}.")
-    regions = known_regions(model) if regions is None else _names(model, "regions", regions, REGIONS)
+    regions = known_regions(model) if regions is None else names(model, "regions", regions, REGIONS)
     prepared = prepare_patient(scan)
-    probabilities = predict(
-        model, prepared.images, image_size, batch_size, device, flip, show, modalities,
-        pixel_mm=(scan.spacing[1], scan.spacing[0]), adapt=adapt,
-    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "device": device,
+        "flip": flip,
+        "show": show,
+    }
+    shared |= {"modalities": modalities, "adapt": adapt}
+    probabilities = predict_planes(model, prepared.images, scan.spacing, planes, **shared)
     if probabilities.shape[1] != len(regions):
         raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
     brain = prepared.images.any(axis=1)
@@ -151,15 +192,6 @@ def segment_scan(
         mask = (probabilities[:, index] > threshold) & brain  # no tumour outside the brain
         found[without_crumbs(mask, crumbs)] |= _BITS[region]
     return prepared.restore(found, scan.images.shape[1:]).astype(np.uint8, copy=False)
-
-
-def known_regions(model: nn.Module) -> list[str]:
-    """Which regions a model predicts, in the order of its outputs, as its metadata say.
-
-    Raises:
-        CourseError: they don't, or not of REGIONS.
-    """
-    return _names(model, "regions", None, REGIONS)
 
 
 @contextmanager
@@ -178,41 +210,3 @@ def _predicting(model: nn.Module) -> Iterator[None]:
 def _probability(model: nn.Module, x: Tensor) -> Tensor:
     logits = model(x)
     return torch.sigmoid(logits[-1] if isinstance(logits, list | tuple) else logits)
-
-
-def _channels(model: nn.Module, count: int, modalities: Sequence[str] | None) -> list[int] | slice:
-    """Which of ``count`` channels the model takes, in its order."""
-    if count != len(MODALITIES):
-        return slice(None)
-    names = _names(model, "modalities", modalities, MODALITIES)
-    config = getattr(model, "config", None)
-    if isinstance(config, ModelConfig) and len(names) != config.in_channels:
-        raise CourseError(f"The network takes {config.in_channels} channels, but {len(names)} modalities are named.")
-    return [MODALITIES.index(name) for name in names]
-
-
-def _names(model: nn.Module, key: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """``given`` or what the model's metadata hold under ``key``, refused unless each is one of ``known``."""
-    names = _stored(model, key) if given is None else given
-    listed = isinstance(names, list | tuple) and len(names) > 0 and all(name in known for name in names)
-    if not listed or len(set(names)) < len(names):
-        raise CourseError(f"{key} must be one or more of {', '.join(known)}, each once, in a list, not {names!r}.")
-    return list(names)
-
-
-def _image_size(model: nn.Module, given: int | None) -> int:
-    size = _stored(model, "image_size") if given is None else given
-    if not isinstance(size, int) or size < 1:
-        raise CourseError(f"image_size is the number of pixels along a side, not {size!r}.")
-    return size
-
-
-def _stored(model: nn.Module, key: str) -> Any:
-    """What the model's metadata say, from the text that a weights file can hold."""
-    try:
-        return json.loads(getattr(model, "metadata", {})[key])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CourseError(
-            f"The model doesn't say on which {key} it was trained. Weights from emcad_lib.train do; else "
-            f"give {key}=..., or store it with save_weights(model, path, {key}=...)."
-        ) from error

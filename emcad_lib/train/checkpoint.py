@@ -89,6 +89,7 @@ def save_checkpoint(run: Run, file: str, row: Mapping[str, float]) -> None:
         modalities=json.dumps(config.modalities),
         regions=json.dumps(config.regions),
         image_size=str(config.image_size),
+        planes=json.dumps(config.planes),
         run=config.name,
         epoch=str(row["epoch"]),
         dice_patient=f"{row['dice_patient']:.4f}",

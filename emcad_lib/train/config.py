@@ -13,6 +13,7 @@ from typing import Any
 
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.labels import REGIONS
+from emcad_lib.data.planes import PLANES
 from emcad_lib.files import CourseError
 from emcad_lib.profiles import PROFILES
 
@@ -47,6 +48,9 @@ class TrainConfig:
     weight_decay: float = _setting(1e-4, "AdamW's pull of the weights towards 0")
     modalities: tuple[str, ...] = _setting(("flair", "t1ce", "t2"), "MRI modalities that the network sees")
     regions: tuple[str, ...] = _setting(("whole",), "tumour regions that it predicts")
+    planes: tuple[str, ...] = _setting(
+        ("axial",), "planes in which the training slices are cut; validated in the first"
+    )
     pretrained: bool = _setting(_QUICK.pretrained, "start the encoder from its ImageNet weights, which timm downloads")
     encoder_weights: str = _setting("", "local file of the encoder's ImageNet weights, in place of the download")
     weights: str = _setting("", "weights file of this course to start the whole network from")
@@ -66,6 +70,7 @@ class TrainConfig:
         self._demand("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
         self._demand("mixed_precision", self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS))
         self._demand("modalities", _some_of(self.modalities, MODALITIES), f"one or more of {', '.join(MODALITIES)}")
+        self._demand("planes", _some_of(self.planes, PLANES), f"one or more of {', '.join(PLANES)}")
         self._demand("regions", _some_of(self.regions, REGIONS), f"one or more of {', '.join(REGIONS)}")
         self._demand("name", re.fullmatch(r"\w[\w .-]*", self.name) is not None, "letters, digits, '-', '_', '.' only")
         self._demand(

@@ -41,17 +41,20 @@ class NumberedSlices(Dataset):
         return x, y, torch.tensor(numbers)
 
     def describe(self, numbers: Sequence[int]) -> str:
-        """The patients and slices of these numbers: "Phantom_003 slices 12, 40; Phantom_007 slice 3"."""
-        places = sorted(self.slices.where(number) for number in numbers)
+        """The patients and slices of these numbers: "Phantom_003 slices 12, 40; Phantom_007 coronal slice 3"."""
+        places = sorted(
+            (self.slices.where(number) for number in numbers), key=lambda place: (*place[::2], place.number)
+        )
         parts = []
-        for patient, of_patient in groupby(places, key=lambda place: place[0]):
-            indices = [str(index) for _, index in of_patient]
-            parts.append(f"{patient} slice{'s' if len(indices) > 1 else ''} {', '.join(indices)}")
+        for (patient, plane), of_patient in groupby(places, key=lambda place: (place.patient, place.plane)):
+            indices = [str(place.number) for place in of_patient]
+            kind = "slice" if plane == "axial" else f"{plane} slice"
+            parts.append(f"{patient} {kind}{'s' if len(indices) > 1 else ''} {', '.join(indices)}")
         return "; ".join(parts)
 
     def lengths(self) -> list[int]:
         """How many slices each patient has, in the order of the numbers."""
-        patients = [self.slices.where(number)[0] for number in range(len(self))]
+        patients = [self.slices.where(number).patient for number in range(len(self))]
         return [len(list(group)) for _, group in groupby(patients)]
 
 
@@ -127,10 +130,10 @@ def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
     accelerator = start_accelerator(config)
     cache = Cache(config.cache)
     shape = (config.image_size, config.modalities, config.regions)
-    train_slices, val_slices = (
-        NumberedSlices(SliceDataset(cache, split, *shape, names))
-        for split, names in split_patients(config, cache).items()
-    )
+    patients = split_patients(config, cache)
+    train_slices = NumberedSlices(SliceDataset(cache, "train", *shape, patients["train"], config.planes))
+    # One plane is enough to follow the training by, and holds every voxel once.
+    val_slices = NumberedSlices(SliceDataset(cache, "val", *shape, patients["val"], config.planes[:1]))
     sampler = EpochSampler(len(train_slices), config.slices_per_epoch, config.seed)
     train_batches = DataLoader(
         train_slices,

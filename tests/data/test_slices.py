@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.cache import CACHE_VERSION, Cache
+from emcad_lib.data.planes import recut
 from emcad_lib.data.prepare import dequantise
 from emcad_lib.data.slices import EpochSampler, SliceDataset, fit_canvas
 from emcad_lib.files import CourseError, write_json
@@ -69,7 +70,7 @@ def test_from_192_pixels_on_the_slices_themselves_lie_in_the_middle_of_the_canva
 
     assert len(dataset) == 10
     for index in (0, 3, 7, 9):  # the first of A, the only one of B, the last of C, the last of D
-        name, number = dataset.where(index)
+        name, _, number = dataset.where(index)
         x, y = dataset[index]
         images, bits = (
             on_canvas(np.array(part), image_size) for part in (cache.images(name)[number], cache.regions(name)[number])
@@ -141,7 +142,7 @@ def test_slices_without_tumour_have_empty_masks(tiny_cache):
     _, y = dataset.__getitems__(range(len(dataset)))
 
     for index in range(len(dataset)):
-        name, number = dataset.where(index)
+        name, _, number = dataset.where(index)
         if not cache.regions(name)[number].any():
             assert not y[index].any()
 
@@ -152,13 +153,20 @@ def test_every_slice_of_every_patient_of_the_split_is_there_once(tiny_cache):
 
     places = [dataset.where(index) for index in range(len(dataset))]
 
-    assert places == [(name, number) for name in cache.names("train") for number in range(len(cache.images(name)))]
+    assert places == [
+        (name, "axial", number) for name in cache.names("train") for number in range(len(cache.images(name)))
+    ]
 
 
 def test_the_patients_come_in_the_order_they_are_named_in(cache):
     dataset = SliceDataset(cache, "train", 32, patients=["C", "A"])
 
-    assert [dataset.where(index) for index in (0, 3, 4, 6)] == [("C", 0), ("C", 3), ("A", 0), ("A", 2)]
+    assert [dataset.where(index) for index in (0, 3, 4, 6)] == [
+        ("C", "axial", 0),
+        ("C", "axial", 3),
+        ("A", "axial", 0),
+        ("A", "axial", 2),
+    ]
     assert len(dataset) == 7
 
 
@@ -326,3 +334,33 @@ def test_the_slices_of_an_epoch_stay_what_they_were_when_the_library_changes():
     sampler.set_epoch(3)
 
     assert list(sampler) == [8, 5, 2, 12, 19]
+
+
+def test_slices_of_other_planes_follow_those_of_the_first_and_hold_the_same_voxels(tiny_cache):
+    cache = Cache(tiny_cache)
+    name = cache.names("train")[0]
+    planes = ("axial", "sagittal", "coronal")
+    depth, _, height, width = cache.images(name).shape
+
+    dataset = SliceDataset(cache, "train", 192, patients=[name], planes=planes)
+
+    assert len(dataset) == depth + width + height
+    assert dataset.where(depth) == (name, "sagittal", 0)
+    assert dataset.where(depth + width + height - 1) == (name, "coronal", height - 1)
+    x, y = dataset.__getitems__(list(range(len(dataset))))
+    for part in (x.split([depth, width, height]), y.split([depth, width, height])):
+        sums = [float(block.sum()) for block in part]
+        assert sums == pytest.approx([sums[0]] * 3, rel=1e-4)
+    number = int(y[depth : depth + width].sum((1, 2, 3)).argmax())
+    expected = recut(cache.regions(name), "sagittal")[number] & 1
+    np.testing.assert_array_equal(y[depth + number, 0].sum(1).nonzero().numel(), (expected.sum(1) > 0).sum())
+
+
+def test_planes_need_voxels_of_a_millimetre(tiny_cache):
+    cache = Cache(tiny_cache)
+    name = cache.names("train")[0]
+    cache.manifest["patients"][name]["spacing"] = [1.0, 1.0, 5.0]
+
+    assert len(SliceDataset(cache, "train", 32, patients=[name])) > 0
+    with pytest.raises(CourseError, match=rf"{name}: coronal slices have pixels of 5.00 x 1.00 mm"):
+        SliceDataset(cache, "train", 32, patients=[name], planes=("axial", "coronal"))

@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 from emcad_lib import create_model
 from emcad_lib.data.brats import MODALITIES, find_patient, read_scan
+from emcad_lib.data.planes import PLANES
+from emcad_lib.data.prepare import STEP
 from emcad_lib.data.preprocess import dequantise, normalise, quantise
 from emcad_lib.data.slices import Cache, SliceDataset, fit_canvas
-from emcad_lib.evaluate.inference import known_regions, predict, segment_scan
+from emcad_lib.evaluate.inference import known_regions, predict, predict_planes, segment_scan
 from emcad_lib.files import CourseError
 
 METADATA = {"modalities": json.dumps(MODALITIES), "regions": json.dumps(["whole"]), "image_size": "192"}
@@ -333,3 +336,60 @@ def test_regions_must_be_known_and_as_many_as_the_outputs(scan):
         segment_scan(identity(), scan, regions=["tumour"])
     with pytest.raises(CourseError, match="doesn't say on which regions"):
         known_regions(nn.Identity())
+
+
+# Three planes
+
+
+def test_one_plane_alone_is_an_ordinary_prediction_cut_that_way():
+    z = np.random.default_rng(0).normal(size=(20, 4, 30, 40)).astype(np.float32)
+
+    for plane in PLANES:
+        found = predict_planes(identity(), z, planes=[plane])
+        np.testing.assert_allclose(found[:, 0], sigmoid(z[:, 0]), atol=1e-4)
+
+
+def test_planes_are_averaged_and_each_is_seen_in_its_own_cut():
+    z = np.random.default_rng(0).normal(size=(20, 4, 30, 40)).astype(np.float32)
+    model = Stub(lambda x: torch.full_like(x[:, :1], float(len(x)) / 10 - 2))  # as many as there are slices
+
+    found = predict_planes(model, z, planes=PLANES, batch_size=100)
+
+    expected = np.mean([sigmoid(count / 10 - 2) for count in (20, 30, 40)])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_planes_are_those_of_the_models_training_unless_others_are_wanted():
+    z = np.random.default_rng(0).normal(size=(20, 4, 30, 40)).astype(np.float32)
+
+    for metadata, planes, cuts in (({}, None, 1), ({"planes": '["coronal", "axial"]'}, None, 2), ({}, PLANES, 3)):
+        model = identity(**metadata)
+        predict_planes(model, z, planes=planes, batch_size=100)
+        assert len(model.seen) == cuts
+
+    with pytest.raises(CourseError, match="planes must be one or more of axial, coronal, sagittal"):
+        predict_planes(identity(), z, planes=["oblique"])
+
+
+def test_thick_voxels_are_brought_to_the_networks_pixel_size_in_every_plane():
+    z = np.random.default_rng(0).normal(size=(10, 4, 30, 40)).astype(np.float32)
+    model = identity()
+
+    predict_planes(model, z, spacing=(1.0, 1.0, 5.0), planes=["coronal"], batch_size=100)
+
+    brain = (model.seen[0][0, 0] != 0).nonzero()
+    height, width = (brain.max(0).values - brain.min(0).values + 1).tolist()
+    assert height == pytest.approx(50, abs=8)  # 10 slices of 5 mm
+    assert width == pytest.approx(40, abs=2)
+
+
+def test_a_scan_is_segmented_without_its_crumbs(scan):
+    flair = flair_of(scan)
+    kept = segment_scan(identity(), scan)
+    swept = segment_scan(identity(), scan, crumbs=1.0)
+
+    assert (kept > 0).any()
+    pieces, count = ndimage.label(kept > 0)
+    assert count > 1
+    assert (swept > 0).sum() == np.bincount(pieces.ravel())[1:].max()
+    assert flair[swept > 0].min() > -STEP  # a byte is as near as a slice is kept
