@@ -4,10 +4,13 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from emcad_lib import create_model, save_weights
-from emcad_lib.segment import main
+from emcad_lib.evaluate.metrics import dice
+from emcad_lib.lesson import RECORDED as RECORDED_TABLES
+from emcad_lib.segment import main, segment_patient
 
 
 @pytest.mark.parametrize("joint", ["_flair", "-t2f"])
@@ -29,3 +32,24 @@ def test_a_real_patient_is_segmented_on_the_grid_of_the_input(joint, brats_dir, 
     assert np.unique(labels).tolist() == [0, 2]
     assert labels[np.asarray(given.dataobj) != 0].all()
     assert "Dice" in capsys.readouterr().out
+
+
+RECORDED = pd.read_csv(RECORDED_TABLES / "reference_weights_real_patients.csv").set_index("patient")["dice"]
+
+
+@pytest.mark.parametrize("name", ["BraTS2021_00006", "Brats18_TCIA02_135_1"])
+def test_the_shipped_weights_score_what_is_recorded(brats_dir, tmp_path, name):
+    found = [path for path in brats_dir.rglob(name) if path.is_dir()]
+    if not found:
+        pytest.skip(f"{name} isn't in {brats_dir}")
+
+    segmented = segment_patient(found[0], tmp_path / "seg.nii.gz")
+
+    truth = nib.load(next(found[0].glob("*seg.nii*"))).get_fdata() > 0
+    score = dice(np.asarray(nib.load(segmented).dataobj) > 0, truth)
+    assert score == pytest.approx(RECORDED[name], abs=0.01)
+
+
+def test_the_recorded_mean_reaches_what_the_course_promises():
+    assert len(RECORDED) == 10
+    assert RECORDED.mean() >= 0.75

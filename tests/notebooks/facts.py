@@ -155,6 +155,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
     # The reference weights
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
+    "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
     "reference_real_mean": lambda: reference_on_real_patients().mean(),
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),

@@ -22,8 +22,8 @@ def test_the_command_line_without_options_gives_the_defaults():
 def test_every_setting_can_be_given_on_the_command_line():
     line = """--encoder pvt_v2_b2 --batch-size 25 --epochs 9 --seed 3 --image-size 224 --slices-per-epoch 100
         --learning-rate 1e-4 --schedule constant --weight-decay 0.01 --modalities flair t2 --regions whole core
-        --planes axial coronal --pretrained --encoder-weights b2.pth --weights old.safetensors --drop-path 0.2 --no-augment
-        --mixed-precision bf16 --validate-patients 7 --resume"""
+        --planes axial coronal --pretrained --encoder-weights b2.pth --weights old.safetensors --drop-path 0.2
+        --no-augment --mixed-precision bf16 --validate-patients 7 --resume"""
 
     given = parse_arguments(NEEDED + line.split())
 

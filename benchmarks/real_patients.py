@@ -1,0 +1,80 @@
+"""How good are the reference weights on real patients? python benchmarks/real_patients.py DIR [--weights FILE]
+
+Segments every patient of DIR that has a segmentation, first plainly and then with one more test-time step at a time,
+prints the whole-tumour Dice, and writes two tables of numbers to figures/recorded/: the scores of each patient with
+all steps, and the mean and median after each step. It shows and keeps no picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from emcad_lib.data.brats import find_patients, read_scan
+from emcad_lib.data.labels import region_mask
+from emcad_lib.evaluate.inference import segment_scan
+from emcad_lib.evaluate.metrics import dice
+from emcad_lib.evaluate.refine import REFINED
+from emcad_lib.files import CourseError
+from emcad_lib.model.weights import load_weights
+from emcad_lib.progress import progress
+
+RECORDED = Path(__file__).parents[1] / "figures" / "recorded"
+
+# Each step keeps those before it.
+STEPS: dict[str, dict[str, Any]] = {
+    "axial slices only": {"planes": ["axial"]},
+    "and two other planes": {"planes": None},
+    "and the mirror image": {"flip": REFINED["flip"]},
+    "and the patient's own statistics": {"adapt": REFINED["adapt"]},
+    "and no crumbs": {"crumbs": REFINED["crumbs"]},
+}
+
+
+def score(folder: Path, weights: Path | None) -> pd.DataFrame:
+    """The Dice of each patient (row) after each step (column)."""
+    model = load_weights(weights)
+    patients, problems = find_patients(folder, need_segmentation=True)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    rows = {}
+    for patient in progress(patients, "Segment", unit="patient"):
+        scan = read_scan(patient)
+        assert scan.regions is not None  # patients were sought with segmentations
+        truth, settings = region_mask(scan.regions, "whole"), {}
+        for step, more in STEPS.items():
+            settings |= more
+            found = region_mask(segment_scan(model, scan, **settings), "whole")
+            rows.setdefault(patient.name, {})[step] = dice(found, truth)
+    return pd.DataFrame(rows).T.rename_axis("patient")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(description="Score weights on real patients, with and without each step.")
+    parser.add_argument("folder", type=Path, help="a folder of BraTS patients")
+    parser.add_argument("--weights", type=Path, help="weights of this course (default: the reference weights)")
+    parser.add_argument("--record", action="store_true", help="write the tables to figures/recorded/")
+    arguments = parser.parse_args(argv)
+    try:
+        scores = score(arguments.folder, arguments.weights)
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    steps = pd.DataFrame({"mean": scores.mean(), "median": scores.median()}).rename_axis("step")
+    print(scores.round(3).to_string())
+    print(steps.round(3).to_string())
+    if arguments.record:
+        final = scores.iloc[:, -1].rename("dice")
+        final.to_csv(RECORDED / "reference_weights_real_patients.csv", float_format="%.3f")
+        steps.to_csv(RECORDED / "refinements_real_patients.csv", float_format="%.3f")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
