@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from emcad_lib import create_model, save_weights
+from emcad_lib import segment as module
+from emcad_lib.evaluate.refine import REFINED
 from emcad_lib.segment import main, segment_patient
 
 METADATA = {"modalities": json.dumps(["flair", "t1ce", "t2"]), "image_size": "32"}
@@ -93,7 +95,7 @@ def test_files_in_another_orientation_are_segmented_in_their_own(patient, tmp_pa
     torch.manual_seed(0)
     model = create_model()  # whatever it answers, the answer must not depend on how the files are stored
     save_weights(model, tmp_path / "random.safetensors", **METADATA, regions='["whole"]')
-    arguments = "--weights", tmp_path / "random.safetensors"
+    arguments = "--weights", tmp_path / "random.safetensors", "--no-refine"
     assert run(patient, "--out", tmp_path / "straight.nii.gz", *arguments) == 0
     for file in patient.glob("*.nii.gz"):
         given = nib.load(file)
@@ -261,3 +263,19 @@ def test_compressed_output_is_gzip(patient, tmp_path, weights):
     segment_patient(patient, tmp_path / "out.nii.gz", weights)
 
     assert len(gzip.decompress((tmp_path / "out.nii.gz").read_bytes())) == 352 + 48 * 48 * 24
+
+
+def test_refinement_is_on_by_default_and_can_be_left_out(patient, tmp_path, weights, monkeypatch):
+    asked = []
+    plain = module.segment_scan
+
+    def watched(*arguments, **settings):
+        asked.append(settings)
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(module, "segment_scan", watched)
+    for options in ((), ("--no-refine",)):
+        assert run(patient, "--out", tmp_path / "out.nii.gz", "--weights", weights, *options) == 0
+
+    assert REFINED.items() <= asked[0].items()
+    assert not REFINED.keys() & asked[1].keys()

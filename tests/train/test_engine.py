@@ -447,7 +447,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_slices(config):
         train(exploding, show=False)
 
     for number in second_batch:
-        patient, index, _ = data.where(number)
+        patient, _, index = data.where(number)
         places = str(error.value).split(patient)[1].split(";")[0].split(".")[0]
         assert str(index) in places.replace(",", "").split()
 
