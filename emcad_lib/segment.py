@@ -75,8 +75,7 @@ def segment_patient(
         weights: a file of ``save_weights``; by default the reference weights that the course ships.
         threshold: probability above which a voxel belongs to a region.
         show: show a progress bar.
-        refine: average with mirrored slices, follow the patient's own brightness, drop crumbs: see ``refine.py``. Takes
-            three times as long.
+        refine: average with mirrored slices, follow the patient's own brightness, drop crumbs: see ``refine.py``.
 
     Returns:
         The path of the written file.
@@ -141,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--refine", action=argparse.BooleanOptionalAction, default=True, help="average with mirrored slices, follow "
-        "the patient's own brightness, and drop crumbs, which takes three times as long"
+        "the patient's own brightness, and drop crumbs, which takes longer"
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
