@@ -54,13 +54,16 @@ def measure(patients: int, workers: int) -> dict[str, float]:
 def with_scipy() -> float:
     """Seconds for one patient on one core with SciPy's splines and filters in place of small matrices."""
 
-    def smooth(self: Fields, name: str, size: float | Sequence[float], step: int = 1) -> torch.Tensor:
+    def smooth(
+        self: Fields, name: str, size: float | Sequence[float], step: int = 1, part: Sequence[slice] | None = None
+    ) -> torch.Tensor:
         sizes = [size] * 3 if isinstance(size, int | float) else size
         lengths = [len(range(0, length, step)) for length in self.shape]
         knots = [int(np.ceil(length / width)) + 3 for length, width in zip(self.shape, sizes, strict=True)]
         values = self.random(name).standard_normal(knots, dtype=np.float32)
         factors = [length / count for length, count in zip(lengths, knots, strict=True)]
-        return torch.from_numpy(ndimage.zoom(values, factors, order=3))
+        field = torch.from_numpy(ndimage.zoom(values, factors, order=3))
+        return field[tuple(part)] if part else field
 
     def blur(image: torch.Tensor, sigma: Sequence[float], shift: Sequence[float] = (0, 0, 0)) -> torch.Tensor:
         blurred = ndimage.gaussian_filter(image.numpy(), sigma, mode="nearest")
