@@ -44,8 +44,7 @@ def render(recipe: Mapping[str, Any], anatomy: Anatomy, growth: Growth | None) -
             tumour.paint(image, settings, name)
         uneven = (settings["bias"] * fields.smooth(f"bias {name}", 70, step=COARSE)).exp_()
         image.add_(mean / deviation).mul_(upsample(uneven, fields.shape))
-        # Noise of this strength is what is left after the blur; but thick slices average more of it away.
-        left = white_noise_after([min(width, 0.7) for width in settings["blur_mm"]])
+        left = white_noise_after(settings["blur_mm"])  # so that the finished image has noise of the recipe's strength
         image.add_(fields.noise(f"noise {name}"), alpha=settings["noise"] / left)
         image = blur(image, settings["blur_mm"], settings["shift_mm"])
         image.mul_(settings["brightness"] * deviation / mean).round_().clamp_(1, 32000).mul_(anatomy.brain)

@@ -28,7 +28,7 @@ class Harmless:
     def __init__(self, recipe: Mapping[str, Any], anatomy: Anatomy, growth: Growth | None) -> None:
         self.lesions = _lesions(recipe, anatomy)
         self.vessels = _vessels(recipe, anatomy)
-        self.remnants = _remnants(anatomy)
+        self.remnants = _remnants(recipe, anatomy)
         self.pulsation = _pulsation(recipe, anatomy)
         if growth:
             healthy = growth.labels[growth.box] == 0
@@ -70,9 +70,9 @@ def _vessels(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
     return torch.maximum(tubes, sinus.mul_(1.6).mul_(surface).clamp_(0, 1))
 
 
-def _remnants(anatomy: Anatomy) -> Tensor:
-    patches = (anatomy.fields.smooth("remnants", 16, step=COARSE) * 2).clamp_(0, 1)
-    return (anatomy.inside * -5).add_(2.2).clamp_(0, 1).mul_(upsample(patches, anatomy.inside.shape))
+def _remnants(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:
+    patches = anatomy.fields.smooth("remnants", 16, step=COARSE).add_(recipe["remnants"]).mul_(2).clamp_(0, 1)
+    return (anatomy.inside * -5).add_(2.8).clamp_(0, 1).mul_(upsample(patches, anatomy.inside.shape))
 
 
 def _pulsation(recipe: Mapping[str, Any], anatomy: Anatomy) -> Tensor:

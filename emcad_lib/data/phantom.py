@@ -31,7 +31,7 @@ from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.progress import progress
 
-PHANTOM_VERSION = 3  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
+PHANTOM_VERSION = 4  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 

@@ -19,21 +19,21 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.45, 1.0, 0.82), "t1": (0.36, 0.78, 1.0), "t1ce": (0.36, 0.8, 1.0), "t2": (2.4, 1.0, 0.72)}
+TISSUE = {"flair": (0.45, 1.0, 0.82), "t1": (0.36, 0.83, 1.0), "t1ce": (0.36, 0.8, 1.0), "t2": (3.3, 1.0, 0.74)}
 
 # Noise in the finished image, in standard deviations of the healthy brain: least and most.
-NOISE = {"flair": (0.1, 0.65), "t1": (0.05, 0.4), "t1ce": (0.1, 0.55), "t2": (0.05, 0.5)}
+NOISE = {"flair": (0.3, 0.8), "t1": (0.14, 0.45), "t1ce": (0.25, 0.62), "t2": (0.1, 0.55)}
 
 # Brightness of oedema, necrosis, enhancing tumour and cysts in standard deviations of the healthy brain: mean, spread.
 TUMOUR_Z = {
-    "flair": ((4.9, 1.5), (3.0, 1.5), (3.2, 1.2), (0.3, 1.8)),
-    "t1": ((-0.1, 0.6), (-0.6, 0.7), (0.0, 0.6), (-2.0, 0.8)),
-    "t1ce": ((-0.6, 0.7), (-0.6, 0.7), (2.6, 0.9), (-1.8, 0.7)),
-    "t2": ((2.3, 1.2), (2.0, 1.1), (1.2, 0.8), (3.5, 1.0)),
+    "flair": ((5.5, 1.5), (3.4, 1.4), (3.2, 1.2), (0.3, 1.8)),
+    "t1": ((-0.1, 0.6), (-0.45, 0.7), (0.0, 0.6), (-2.0, 0.8)),
+    "t1ce": ((-0.6, 0.7), (-0.45, 0.7), (3.0, 0.8), (-1.8, 0.7)),
+    "t2": ((2.5, 1.2), (2.0, 1.1), (1.2, 0.8), (3.5, 1.0)),
 }
 
 # The same for patches of the brain's wrapping that the skull stripping has left.
-REMNANT_Z = {"flair": (0.0, 1.5), "t1": (-1.5, 1.2), "t1ce": (2.0, 2.0), "t2": (0.5, 2.0)}
+REMNANT_Z = {"flair": (0.0, 1.5), "t1": (-1.8, 1.4), "t1ce": (2.0, 2.2), "t2": (-2.5, 2.5)}
 
 
 def draw_recipe(seed: int, index: int) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
         "fold_mm": random.uniform(4.5, 6.5),
         "fold_reach": random.uniform(0.3, 0.9),
         "sharpness": random.uniform(4, 8),
-        "strip_mm": random.normal(0.3, 0.7),
+        "strip_mm": random.normal(0.2, 0.8),
         "strip_error_mm": random.uniform(0.2, 1.2),
-        "atrophy": random.normal(0, 0.6),
+        "atrophy": random.normal(-0.4, 0.8),
         "ventricles": random.uniform(0, 0.33),
     }
 
@@ -88,7 +88,7 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
 def _tumour(random: np.random.Generator) -> dict[str, Any]:
     enhances = random.random() < 0.85
     core = np.interp(random.random(), QUANTILES, CORE_SHARE) if enhances else random.uniform(0.2, 0.85)
-    foci = 1 if random.random() < 0.87 else int(random.integers(2, 4))
+    foci = 1 if random.random() < 0.7 else int(random.integers(2, 4))
     return {
         "whole_cm3": np.exp(np.interp(random.random(), QUANTILES, np.log(WHOLE_CM3))),
         "core_share": core,
@@ -101,7 +101,7 @@ def _tumour(random: np.random.Generator) -> dict[str, Any]:
         "cortex_spared": random.uniform(0, 0.7),
         "cyst": random.uniform(0.3, 1) if random.random() < 0.4 else 0.0,
         "push": random.uniform(0, 0.5),
-        "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.3, 0.8)) for number in range(foci)],
+        "foci": [_focus(random, size=1.0 if number == 0 else random.uniform(0.4, 0.9)) for number in range(foci)],
     }
 
 
@@ -127,10 +127,11 @@ def _harmless(random: np.random.Generator) -> dict[str, Any]:
         "lesions": random.uniform(-0.8, 0.8),
         "single_lesions": random.uniform(1.2, 3.5),  # where the field that spots come from is above this
         "lesion_mm": random.uniform(4.5, 9),
-        "vessels": random.uniform(1, 3.5),
+        "vessels": random.uniform(0.5, 5),
         "sinus": random.uniform(-0.3, 1.2),
         "sinus_mm": random.uniform(2.5, 6),
         "pulsation": random.uniform(-1.5, 0.5),
+        "remnants": random.uniform(-0.6, 1.5),
     }
 
 
@@ -140,7 +141,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
     images: dict[str, dict[str, Any]] = {}
     for name in MODALITIES:
         own = random.normal(0, 1, 4)
-        tissue = np.array(TISSUE[name]) * np.exp(random.normal(0, (0.2, 0.08, 0.08), 3))
+        tissue = np.array(TISSUE[name]) ** random.uniform(0.6, 1.1) * np.exp(random.normal(0, (0.25, 0.06, 0.06), 3))
         if name == "t1ce":  # the same sequence as T1, a little later
             tissue = np.array(images["t1"]["tissue"]) * np.exp(random.normal(0, 0.03, 3))
         mean, spread = np.array(TUMOUR_Z[name]).T
@@ -150,16 +151,16 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "rough": random.uniform((0.1, 0.2, 0.2, 0.1), (0.5, 1.0, 0.7, 0.3)),
             "anatomy_kept": random.uniform(0.1, 0.6),
             "lesion_z": random.uniform(0.5, 3) * {"flair": 1, "t1": -0.3, "t1ce": -0.3, "t2": 0.6}[name],
-            "vessel_z": random.uniform(3, 8) if name == "t1ce" else 0.0,
+            "vessel_z": random.uniform(3, 9) if name == "t1ce" else 0.0,
             "remnant_z": random.normal(*REMNANT_Z[name]),
             "pulsation_z": random.uniform(0, 4) if name == "flair" else 0.0,
             "hindbrain_z": random.normal(0, 0.4),
             "regional_z": random.uniform(0, 0.35),
             "cortex_z": random.uniform(0.1, {"flair": 1.0}.get(name, 0.5)),
             "texture": random.uniform(0.05, 0.35),
-            "bias": random.uniform(0.02, 0.16),
+            "bias": random.uniform(0.01, 0.11),
             "noise": random.uniform(*NOISE[name]),
-            "blur_mm": _blur(random, thick=random.random() < (0.6 if name == "flair" else 0.3)),
+            "blur_mm": _blur(random, thick=random.random() < (0.9 if name == "flair" else 0.3)),
             "shift_mm": random.normal(0, 0.4, 3),
             "cut": _cut(random) if random.random() < 0.06 else None,
             "brightness": np.exp(random.uniform(np.log(300), np.log(1500))),
@@ -171,7 +172,7 @@ def _blur(random: np.random.Generator, thick: bool) -> np.ndarray:
     """Blur along L, P and S in mm. Thick slices are blurred across, and most lie across the body."""
     width = random.uniform(0.3, 0.6, 3)
     if thick:
-        width[random.choice(3, p=(0.1, 0.15, 0.75))] = random.uniform(0.9, 2.2)
+        width[random.choice(3, p=(0.06, 0.08, 0.86))] = random.uniform(1.0, 2.2)
     return width
 
 
