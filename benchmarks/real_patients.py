@@ -36,8 +36,8 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-def score(folder: Path, weights: Path | None) -> pd.DataFrame:
-    """The Dice of each patient (row) after each step (column)."""
+def score(folder: Path, weights: Path | None, steps: Sequence[str] = tuple(STEPS)) -> pd.DataFrame:
+    """The Dice of each patient (row) after each of the first ``steps`` (column)."""
     model = load_weights(weights)
     patients, problems = find_patients(folder, need_segmentation=True)
     for problem in problems:
@@ -47,8 +47,8 @@ def score(folder: Path, weights: Path | None) -> pd.DataFrame:
         scan = read_scan(patient)
         assert scan.regions is not None  # patients were sought with segmentations
         truth, settings = region_mask(scan.regions, "whole"), {}
-        for step, more in STEPS.items():
-            settings |= more
+        for step in steps:
+            settings |= STEPS[step]
             found = region_mask(segment_scan(model, scan, **settings), "whole")
             rows.setdefault(patient.name, {})[step] = dice(found, truth)
     return pd.DataFrame(rows).T.rename_axis("patient")

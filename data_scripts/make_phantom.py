@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from emcad_lib.data.leave_out import INGREDIENTS
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.files import CourseError
 
@@ -17,9 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--patients", type=int, required=True, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients (default: 0)")
     parser.add_argument("--workers", type=int, help="processes at once (default: one per processor)")
+    parser.add_argument("--leave-out", metavar="INGREDIENT", help=f"make them without one of: {', '.join(INGREDIENTS)}")
     arguments = parser.parse_args(argv)
     try:
-        folders = make_phantoms(arguments.out, arguments.patients, arguments.seed, arguments.workers)
+        folders = make_phantoms(
+            arguments.out, arguments.patients, arguments.seed, arguments.workers, arguments.leave_out
+        )
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

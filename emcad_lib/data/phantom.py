@@ -26,6 +26,7 @@ import torch
 from emcad_lib.data.anatomy import GRID, build_anatomy, one_thread
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.contrast import render
+from emcad_lib.data.leave_out import INGREDIENTS, without
 from emcad_lib.data.recipe import draw_recipe
 from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
@@ -74,14 +75,18 @@ def patient_name(index: int) -> str:
     return f"Phantom_{index:03d}"
 
 
-def write_phantom(folder: str | Path, seed: int, index: int) -> Path:
+def write_phantom(folder: str | Path, seed: int, index: int, leave_out: str | None = None) -> Path:
     """Make one patient and write it as BraTS 2020 does; return its folder, which appears only when it's whole.
+
+    Args:
+        leave_out: make it without this ingredient, one of ``leave_out.INGREDIENTS``.
 
     Raises:
         CourseError: when the disk is full.
     """
     name = patient_name(index)
-    phantom = make_phantom(seed, index)
+    recipe = draw_recipe(seed, index)
+    phantom = build_phantom(without(recipe, leave_out) if leave_out else recipe)
     with replacing(Path(folder) / name) as beside:
         beside.mkdir()
         for modality, image in zip(MODALITIES, phantom.images, strict=True):
@@ -93,9 +98,9 @@ def write_phantom(folder: str | Path, seed: int, index: int) -> Path:
     return Path(folder) / name
 
 
-def _job(folder: Path, seed: int, index: int) -> None:
+def _job(folder: Path, seed: int, index: int, leave_out: str | None) -> None:
     torch.set_num_threads(1)  # each thread has a setting of its own
-    write_phantom(folder, seed, index)
+    write_phantom(folder, seed, index, leave_out)
     _return_freed_memory()
 
 
@@ -114,28 +119,33 @@ def _write_nifti(path: Path, voxels: np.ndarray) -> None:
     nib.save(image, path)
 
 
-def is_finished(patient: Path, seed: int, index: int) -> bool:
+def is_finished(patient: Path, seed: int, index: int, leave_out: str | None = None) -> bool:
     """Whether the folder holds that very patient, made by this version, with every file at its full length."""
     try:
         record = read_json(patient / f"{patient_name(index)}_recipe.json")
-        made_from = record["phantom_version"], record["seed"], record["index"]
+        made_from = record["phantom_version"], record["seed"], record["index"], record.get("without")
         sizes = {name: (patient / name).stat().st_size for name in record["bytes"]}
     except (CourseError, OSError, KeyError, TypeError):
         return False
-    return made_from == (PHANTOM_VERSION, seed, index) and sizes == record["bytes"]
+    return made_from == (PHANTOM_VERSION, seed, index, leave_out) and sizes == record["bytes"]
 
 
-def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int | None = None) -> list[Path]:
+def make_phantoms(
+    folder: str | Path, patients: int, seed: int = 0, workers: int | None = None, leave_out: str | None = None
+) -> list[Path]:
     """Make patients 0, 1, ... of the series ``seed`` in ``folder``, several at once; return their folders.
 
     Patients that are there already, whole and from the same seed and version, are left as they are.
 
     Args:
         workers: processes at once; by default one per processor.
+        leave_out: make them without this ingredient, one of ``leave_out.INGREDIENTS``.
 
     Raises:
-        CourseError: for a number of patients or workers below 1, a negative seed, or a full disk.
+        CourseError: for a number of patients or workers below 1, a negative seed, an unknown ingredient, a full disk.
     """
+    if leave_out and leave_out not in INGREDIENTS:
+        raise CourseError(f"There is no ingredient {leave_out!r} to leave out. Choose from: {', '.join(INGREDIENTS)}.")
     if patients < 1:
         raise CourseError(f"Ask for one patient or more, not {patients}.")
     if seed < 0:
@@ -144,11 +154,11 @@ def make_phantoms(folder: str | Path, patients: int, seed: int = 0, workers: int
         raise CourseError(f"Ask for one worker or more, not {workers}.")
     folder = Path(folder)
     folders = [folder / patient_name(index) for index in range(patients)]
-    missing = [index for index in range(patients) if not is_finished(folders[index], seed, index)]
+    missing = [index for index in range(patients) if not is_finished(folders[index], seed, index, leave_out)]
     if not missing:
         return folders
     workers = min(workers or os.cpu_count() or 1, len(missing))
-    jobs = (joblib.delayed(_job)(folder, seed, index) for index in missing)
+    jobs = (joblib.delayed(_job)(folder, seed, index, leave_out) for index in missing)
     # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
     # meanwhile, and a process would first have to load them all again.
     made = joblib.Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered")(jobs)
