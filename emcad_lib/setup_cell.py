@@ -17,7 +17,7 @@ from emcad_lib.files import project_home, replacing
 
 # What the lessons import and Colab doesn't bring, or brings in another version. Never torch or numpy: replacing those
 # under a running Colab breaks it.
-COLAB_LACKS = ("accelerate", "monai", "nibabel", "nilearn", "timm")
+COLAB_LACKS = ("accelerate", "isal", "monai", "nibabel", "nilearn", "timm")
 
 SETUP = """\
 # Setup, the same in every notebook. In the course's own environment it does nothing; on Colab it fetches the course.

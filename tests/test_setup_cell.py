@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from emcad_lib.setup_cell import address, badge, setup_cell, update
+from emcad_lib.setup_cell import COLAB_LACKS, address, badge, setup_cell, update
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
@@ -35,12 +35,20 @@ def test_an_update_renews_the_setup_cell_and_the_badge_and_nothing_else(tmp_path
 
 
 def test_the_setup_cell_pins_what_the_requirements_pin(tmp_path):
-    pins = {"accelerate": "1.0", "monai": "2.0", "nibabel": "3.0", "nilearn": "4.0", "timm": "5.0", "torch": "6.0"}
+    pins = {
+        "accelerate": "1.0",
+        "isal": "1.5",
+        "monai": "2.0",
+        "nibabel": "3.0",
+        "nilearn": "4.0",
+        "timm": "5.0",
+        "torch": "6.0",
+    }
     (tmp_path / "requirements.txt").write_text("".join(f"{name}=={pin}\n" for name, pin in pins.items()))
 
     cell = setup_cell(tmp_path / "requirements.txt")
 
-    assert "accelerate==1.0 monai==2.0 nibabel==3.0 nilearn==4.0 timm==5.0" in cell
+    assert "accelerate==1.0 isal==1.5 monai==2.0 nibabel==3.0 nilearn==4.0 timm==5.0" in cell
     assert "torch" not in cell
 
 
@@ -72,7 +80,7 @@ def test_on_colab_it_fetches_the_course_installs_what_is_missing_and_goes_to_the
     assert clone[:2] == ["git", "clone"]
     assert clone[-1] == address()
     assert install[1:4] == ["-m", "pip", "install"]
-    assert sum("==" in word for word in install) == 5  # each package is a word of its own
+    assert sum("==" in word for word in install) == len(COLAB_LACKS)  # each package is a word of its own
     assert go == ["cd", "/content/emcad-course/notebooks"]
 
 

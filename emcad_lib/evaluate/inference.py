@@ -31,6 +31,8 @@ from emcad_lib.progress import progress
 # A voxel of a region belongs to every region round it: see labels.py.
 _BITS = {"whole": 0b001, "core": 0b011, "enhancing": 0b111}
 
+ADAPT_BATCHES = 3  # so many batches tell a patient's statistics well enough
+
 
 def predict(
     model: nn.Module,
@@ -87,9 +89,10 @@ def predict(
 
     count = images.shape[0]
     if adapt:
-        # Every n-th slice, so that each batch is a sample of the whole head.
+        # Every n-th slice, so that a batch is a sample of the whole head; and some batches say enough.
         steps = max(count // batch_size, 1)
-        model = adapted(model, (on_canvas(slice(first, None, steps)) for first in range(steps)), adapt)
+        samples = (on_canvas(slice(first, None, steps)) for first in range(min(steps, ADAPT_BATCHES)))
+        model = adapted(model, samples, adapt)
     starts = range(0, count, batch_size)
     parts = []
     with _predicting(model):
@@ -110,6 +113,7 @@ def predict_planes(
     images: NDArray[np.generic],
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     planes: Sequence[str] | None = None,
+    every: int = 1,
     **settings: Any,
 ) -> NDArray[np.float32]:
     """The mean of what :func:`predict` gives for the same head cut in several planes.
@@ -121,6 +125,7 @@ def predict_planes(
         images: all axial slices of a head (S, C, H, W), from the lowest to the highest.
         spacing: of the voxels, in mm along I, J and K (left, back and up).
         planes: of PLANES; by default those that the model's metadata name, else axial.
+        every: in the planes beside the first, look at every so many slices only, and interpolate between them.
         settings: as :func:`predict` takes them.
 
     Returns:
@@ -128,12 +133,27 @@ def predict_planes(
     """
     if planes is None:
         planes = names(model, "planes", None, PLANES) if "planes" in getattr(model, "metadata", {}) else ["axial"]
-    found = [
-        as_axial(predict(model, recut(images, plane), pixel_mm=pixels_of(spacing, plane), **settings), plane)
-        for plane in names(model, "planes", planes, PLANES)
-    ]
+    chosen = names(model, "planes", planes, PLANES)
+    found = []
+    for plane in chosen:
+        slices = recut(images, plane)
+        shown = np.arange(0, len(slices), 1 if plane == chosen[0] else every)
+        probabilities = predict(model, slices[shown], pixel_mm=pixels_of(spacing, plane), **settings)
+        found.append(as_axial(_between(probabilities, shown, len(slices)), plane))
     mean: NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
     return mean
+
+
+def _between(found: NDArray[np.float32], shown: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Maps of all ``count`` slices from those of the slices ``shown``; behind the last one nothing changes."""
+    if len(shown) == count:
+        return found
+    step = int(shown[1] - shown[0]) if len(shown) > 1 else 1
+    before, rest = np.divmod(np.arange(count), step)
+    before = np.minimum(before, len(shown) - 1)
+    after = np.minimum(before + 1, len(shown) - 1)
+    share = (rest / step).astype(np.float32).reshape(-1, *[1] * (found.ndim - 1))
+    return found[before] * (1 - share) + found[after] * share
 
 
 def segment_scan(
@@ -150,6 +170,7 @@ def segment_scan(
     adapt: float = 0.0,
     crumbs: float = 0.0,
     planes: Sequence[str] | None = None,
+    every: int = 1,
 ) -> NDArray[np.uint8]:
     """Where in a scan is the tumour?
 
@@ -161,7 +182,7 @@ def segment_scan(
         scan: a patient's scan, with or without a segmentation.
         threshold: between 0 and 1.
         regions: what the model's outputs mean, of REGIONS; by default as the model's metadata say.
-        planes: as in :func:`predict_planes`.
+        planes, every: as in :func:`predict_planes`.
         crumbs: drop pieces of a region that are smaller than this share of its largest piece.
 
     Returns:
@@ -183,7 +204,7 @@ def segment_scan(
         "show": show,
     }
     shared |= {"modalities": modalities, "adapt": adapt}
-    probabilities = predict_planes(model, prepared.images, scan.spacing, planes, **shared)
+    probabilities = predict_planes(model, prepared.images, scan.spacing, planes, every, **shared)
     if probabilities.shape[1] != len(regions):
         raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
     brain = prepared.images.any(axis=1)

@@ -393,3 +393,28 @@ def test_a_scan_is_segmented_without_its_crumbs(scan):
     assert count > 1
     assert (swept > 0).sum() == np.bincount(pieces.ravel())[1:].max()
     assert flair[swept > 0].min() > -STEP  # a byte is as near as a slice is kept
+
+
+def test_slices_left_out_of_the_other_planes_are_interpolated():
+    z = np.ones((20, 4, 41, 30), dtype=np.float32) * np.linspace(-2, 2, 41, dtype=np.float32)[:, None]
+    planes = ["axial", "coronal"]
+    model = identity()
+
+    found = predict_planes(model, z, planes=planes, every=4, batch_size=100)
+
+    expected = predict_planes(identity(), z, planes=planes)
+    assert [len(batch) for batch in model.seen] == [20, 11]
+    np.testing.assert_allclose(found[:, :, ::4], expected[:, :, ::4], atol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # over four slices a sigmoid is all but straight
+    nearest = predict_planes(identity(), z[:, :, ::4].repeat(4, axis=2)[:, :, :41], planes=planes)
+    assert np.abs(found - expected).max() < np.abs(nearest - expected).max() / 10
+
+
+def test_slices_behind_the_last_that_is_looked_at_are_like_it():
+    z = np.ones((20, 4, 6, 30), dtype=np.float32) * np.arange(1, 7, dtype=np.float32)[:, None]
+
+    found = predict_planes(identity(), z, planes=["axial", "coronal"], every=4)
+
+    coronal = 2 * found - sigmoid(z[:, :1])
+    np.testing.assert_allclose(coronal[:, :, 5], coronal[:, :, 4], atol=1e-4)
+    np.testing.assert_allclose(coronal[:, :, 4], sigmoid(np.float32(5)), atol=1e-4)
