@@ -39,7 +39,7 @@ def measure(patients: int, workers: int) -> dict[str, float]:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
     if status:
-        raise SystemExit(f"{SCRIPT.name} failed with exit status {status}.")
+        raise SystemExit(f"{SCRIPT.name} failed with exit status {os.waitstatus_to_exitcode(status)}.")
     kilobyte = 1 if sys.platform == "darwin" else 1024  # what the system counts the memory in
     return {
         "patients": patients,

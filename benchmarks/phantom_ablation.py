@@ -10,6 +10,7 @@ written to figures/recorded/. It shows and keeps no picture of a patient.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from emcad_lib.data.leave_out import INGREDIENTS
-from emcad_lib.data.phantom import make_phantoms
+from emcad_lib.data.phantom import PHANTOM_VERSION, make_phantoms
 from emcad_lib.data.preprocess import preprocess
-from emcad_lib.files import CourseError, read_json, write_json
+from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train
 
@@ -35,20 +36,22 @@ SETTINGS = {"image_size": 96, "batch_size": 16, "epochs": 2, "slices_per_epoch":
 def measure(left_out: str, seed: int, real: Path, work: Path) -> float:
     """Mean Dice on the patients of ``real`` after a training on phantoms without the ingredient ``left_out``."""
     result = work / "results" / f"{left_out}-{seed}.json"
-    if result.exists():
-        return float(read_json(result)["dice"])
-    patients, cache = work / "patients", work / "caches" / left_out
+    made_with = {**SETTINGS, "patients": PATIENTS, "phantom_version": PHANTOM_VERSION, "real": sorted(os.listdir(real))}
+    if result.exists() and (before := read_json(result))["made_with"] == made_with:
+        return float(before["dice"])
+    patients, cache = work / "patients", work / "caches" / f"{left_out}-version{PHANTOM_VERSION}"
     if not cache.exists():
         shutil.rmtree(patients, ignore_errors=True)
         make_phantoms(patients, PATIENTS, PATIENTS_SEED, leave_out=None if left_out == COMPLETE else left_out)
         preprocess(patients, cache.with_suffix(".part"))
         cache.with_suffix(".part").rename(cache)
         shutil.rmtree(patients)  # 48 patients take 700 MB, their slices a third of it
-    train(TrainConfig(cache, work / "runs", f"{left_out}-{seed}", seed=seed, resume=True, **SETTINGS))
-    scores = score(real, work / "runs" / f"{left_out}-{seed}" / "last.safetensors", steps=["axial slices only"])
-    result.parent.mkdir(exist_ok=True)
-    write_json(result, {"dice": float(scores.iloc[:, -1].mean())})
-    return measure(left_out, seed, real, work)
+    name = f"{left_out}-version{PHANTOM_VERSION}-seed{seed}"
+    train(TrainConfig(cache, work / "runs", name, seed=seed, resume=True, **SETTINGS))
+    scores = score(real, work / "runs" / name / "last.safetensors", steps=["axial slices only"])
+    mean = float(scores.iloc[:, -1].mean())
+    write_json(result, {"dice": mean, "made_with": made_with})
+    return mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     print(table.pivot(index="left_out", columns="seed", values="dice").round(3).to_string())
     if arguments.record:
-        table.to_csv(RECORDED / "phantom_ablation.csv", index=False, float_format="%.3f")
+        with replacing(RECORDED / "phantom_ablation.csv") as beside:
+            table.to_csv(beside, index=False, float_format="%.3f")
     return 0
 
 

@@ -1,8 +1,9 @@
-"""How good are the reference weights on real patients? python benchmarks/real_patients.py DIR [--weights FILE]
+"""How good are weights on real patients? python benchmarks/real_patients.py DIR [--weights FILE | --record]
 
 Segments every patient of DIR that has a segmentation, first plainly and then with one more test-time step at a time,
-prints the whole-tumour Dice, and writes two tables of numbers to figures/recorded/: the scores of each patient with
-all steps, and the mean and median after each step. It shows and keeps no picture.
+and prints the whole-tumour Dice. With --record, which is for the reference weights, it writes two tables of numbers to
+figures/recorded/: the scores of each patient with all steps, and the mean and median after each step. It shows and
+keeps no picture.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from emcad_lib.data.labels import region_mask
 from emcad_lib.evaluate.inference import segment_scan
 from emcad_lib.evaluate.metrics import dice
 from emcad_lib.evaluate.refine import REFINED
-from emcad_lib.files import CourseError
+from emcad_lib.files import CourseError, replacing
 from emcad_lib.model.weights import load_weights
 from emcad_lib.progress import progress
 
@@ -58,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description="Score weights on real patients, with and without each step.")
     parser.add_argument("folder", type=Path, help="a folder of BraTS patients")
-    parser.add_argument("--weights", type=Path, help="weights of this course (default: the reference weights)")
-    parser.add_argument("--record", action="store_true", help="write the tables to figures/recorded/")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--weights", type=Path, help="weights of this course (default: the reference weights)")
+    either.add_argument("--record", action="store_true", help="write the tables to figures/recorded/")
     arguments = parser.parse_args(argv)
     try:
         scores = score(arguments.folder, arguments.weights)
@@ -71,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(steps.round(3).to_string())
     if arguments.record:
         final = scores.iloc[:, -1].rename("dice")
-        final.to_csv(RECORDED / "reference_weights_real_patients.csv", float_format="%.3f")
-        steps.to_csv(RECORDED / "refinements_real_patients.csv", float_format="%.3f")
+        for name, table in (("reference_weights_real_patients", final), ("refinements_real_patients", steps)):
+            with replacing(RECORDED / f"{name}.csv") as beside:
+                table.to_csv(beside, float_format="%.3f")
     return 0
 
 

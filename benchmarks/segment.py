@@ -1,7 +1,8 @@
 """How long is a patient from disk to disk? python benchmarks/segment.py PATIENT_DIR [--repeats 3]
 
 Runs ``python -m emcad_lib.segment`` as a user would, start of the program included. The baseline, in the same run, is
-the same command without its test-time steps. Prints a table, and writes it as CSV with --out.
+the same command with --no-refine: the planes of the training, and none of the other test-time steps. Prints a table,
+and writes it as CSV with --out.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind; the median counts (default: 3)")
     parser.add_argument("--out", type=Path, help="write the table as CSV")
     arguments = parser.parse_args(argv)
-    kinds = {"default": (), "without test-time steps": ("--no-refine",)}
+    kinds = {"default": (), "with --no-refine": ("--no-refine",)}
     # In turns, so that a slow minute of the machine hits both alike.
     runs = [{kind: seconds(arguments.patient, *options) for kind, options in kinds.items()}
             for _ in range(arguments.repeats)]  # fmt: skip

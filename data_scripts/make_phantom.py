@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="the folder to make them in; patients that are there already stay")
     parser.add_argument("--patients", type=int, required=True, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients (default: 0)")
-    parser.add_argument("--workers", type=int, help="processes at once (default: one per processor)")
+    parser.add_argument("--workers", type=int, help="patients at once (default: one per processor)")
     parser.add_argument("--leave-out", metavar="INGREDIENT", help=f"make them without one of: {', '.join(INGREDIENTS)}")
     arguments = parser.parse_args(argv)
     try:

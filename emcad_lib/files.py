@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         CourseError: when the disk is full. Whatever stood at ``path`` before is still there, untouched.
     """
     path = Path(path)
-    beside, aside = (path.parent / f".{what}-{os.getpid()}-{path.name}" for what in ("writing", "replaced"))
+    mine = f"{os.getpid()}-{threading.get_ident()}"
+    beside, aside = (path.parent / f".{what}-{mine}-{path.name}" for what in ("writing", "replaced"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(beside)

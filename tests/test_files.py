@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_a_folder_is_never_half_removed_while_it_is_replaced(tmp_path, monkeypat
         (beside / "labels.txt").write_text("new")
 
     # What is removed has another name by then, and the new folder stands in its place.
-    assert seen == [(f".replaced-{os.getpid()}-patient", ["labels.txt", "scan.txt"])]
+    assert seen == [(f".replaced-{os.getpid()}-{threading.get_ident()}-patient", ["labels.txt", "scan.txt"])]
 
 
 def test_json_reads_back_and_is_readable_by_people(tmp_path):
@@ -221,3 +222,26 @@ def test_sha256_covers_a_file_to_its_last_byte(tmp_path):
     (tmp_path / "b").write_bytes(bytes((3 << 20) - 1) + b"\x01")
 
     assert sha256(tmp_path / "a") != sha256(tmp_path / "b")
+
+
+def test_two_threads_that_write_the_same_folder_at_once_keep_out_of_each_others_way(tmp_path):
+    meet = threading.Barrier(2, timeout=10)
+    problems = []
+
+    def write(text):
+        try:
+            with replacing(tmp_path / "patient") as beside:
+                beside.mkdir()
+                meet.wait()
+                (beside / "scan.txt").write_text(text)
+                if text == "second":
+                    first.join(timeout=10)  # the renames themselves take turns here
+        except Exception as problem:
+            problems.append(problem)
+
+    first, second = (threading.Thread(target=write, args=(text,)) for text in ("first", "second"))
+    first.start(), second.start()
+    first.join(), second.join()
+
+    assert problems == []
+    assert everything_in(tmp_path) == ["patient"] or (tmp_path / "patient" / "scan.txt").read_text() == "second"

@@ -21,6 +21,7 @@ from emcad_lib.data.template import SURFACE_MM, hindbrain, template
 
 GRID = (240, 240, 155)  # the voxels of every BraTS image, 1 mm each
 BRAIN_CENTRE = (119.0, 127.0, 70.0)  # the voxel of the grid on which BraTS brains are centred
+NEARLY_OUTSIDE = 0.1  # level of the template's "inside", some 2.5 mm outside the surface
 HALF = 2  # voxels between the points at which folds and wrinkles are worked out
 
 Box = tuple[slice, slice, slice]
@@ -38,7 +39,7 @@ class Anatomy:
         inside: float32 (I, J, K), 1 deep in the brain, 0.5 at its surface, less in what lies on it.
         tissue: float32 (3, I, J, K), the shares of CSF, grey and white matter; they sum to 1, outside the brain as CSF.
         ventricles: float32 (I, J, K), 1 in the ventricles, falling off over some millimetres.
-        fields: the random fields of this patient.
+        fields: the random fields of what isn't anatomy.
     """
 
     box: Box
@@ -51,18 +52,33 @@ class Anatomy:
     fields: Fields
 
 
-def box_and_matrix(recipe: Mapping[str, Any]) -> tuple[Box, np.ndarray]:
-    """The box of the grid that holds the brain, and the 3 x 3 matrix from its millimetres to the template's."""
+def _place(recipe: Mapping[str, Any]) -> tuple[Box, Tensor]:
+    """Which template voxel does each COARSE-th voxel show? And in which box of the grid does the brain lie?
+
+    Returns:
+        The box, and coordinates (3, i, j, k) of the points in it.
+    """
     atlas = template()
     scale = (atlas.volume / recipe["brain_cm3"]) ** (1 / 3) * np.exp(recipe["stretch"])
     matrix = rotation(recipe["rotation"]) @ np.diag(scale)
-    half = np.abs(np.linalg.inv(matrix)) @ (np.array(atlas.maps.shape[1:]) / 2 - 3)
-    centre = np.array(BRAIN_CENTRE) + recipe["shift_mm"]
-    parts = []
-    for middle, reach, length in zip(centre.tolist(), half.tolist(), GRID, strict=True):
-        low, high = max(int(middle - reach), 0), min(int(middle + reach) + 1, length - 1)
-        parts.append(slice(low, low + (high - low) // COARSE * COARSE + 1))
-    return (parts[0], parts[1], parts[2]), matrix
+    fields = Fields(recipe["shape_seed"], GRID)
+    steps = [
+        torch.arange(0, length, COARSE, dtype=torch.float32) - float(centre)
+        for length, centre in zip(GRID, np.array(BRAIN_CENTRE) + recipe["shift_mm"], strict=True)
+    ]
+    rows = []
+    for axis, row in enumerate(matrix.tolist()):
+        straight = (row[0] * steps[0])[:, None, None] + (row[1] * steps[1])[:, None] + row[2] * steps[2]
+        bend = recipe["bend_mm"] * fields.smooth(f"bend {axis}", 40, step=COARSE)
+        rows.append(straight + float(atlas.centre[axis]) + bend)
+    near = look_up(atlas.maps[:1], rows)[0] > NEARLY_OUTSIDE  # the points in the brain, and up to some mm round it
+    parts, within = [], []
+    for axis in range(3):
+        found = torch.nonzero(near.transpose(0, axis).flatten(1).any(1))
+        low, high = max(int(found.min()) - 1, 0), min(int(found.max()) + 1, near.shape[axis] - 1)
+        parts.append(slice(COARSE * low, COARSE * high + 1))
+        within.append(slice(low, high + 1))
+    return (parts[0], parts[1], parts[2]), torch.stack(rows)[(slice(None), *within)]
 
 
 def build_anatomy(recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor], Tensor] | None = None) -> Anatomy:
@@ -70,23 +86,13 @@ def build_anatomy(recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor],
 
     Args:
         recipe: the "anatomy" part of a patient's recipe.
-        seed: of the patient's random fields.
+        seed: of the random fields of what isn't anatomy: tumour, harmless spots and images.
         push: from template coordinates (3, i, j, k) to a displacement in mm of the same shape, by which a tumour pushes
             tissue aside. The brain's outline stays: the skull doesn't give way.
     """
     atlas = template()
-    box, matrix = box_and_matrix(recipe)
-    fields = Fields(seed, tuple(part.stop - part.start for part in box))
-    steps = [
-        torch.arange(part.start, part.stop, COARSE, dtype=torch.float32) - float(centre)
-        for part, centre in zip(box, np.array(BRAIN_CENTRE) + recipe["shift_mm"], strict=True)
-    ]
-    rows = []
-    for axis, row in enumerate(matrix.tolist()):
-        straight = (row[0] * steps[0])[:, None, None] + (row[1] * steps[1])[:, None] + row[2] * steps[2]
-        bend = recipe["bend_mm"] * fields.smooth(f"bend {axis}", 40, step=COARSE)
-        rows.append(straight + float(atlas.centre[axis]) + bend)
-    coordinates = torch.stack(rows)  # (3, i, j, k)
+    box, coordinates = _place(recipe)  # (3, i, j, k)
+    fields = Fields(recipe["shape_seed"], GRID, box)
     displaced = coordinates
     if push is not None:
         displaced = coordinates - push(coordinates) * look_up(atlas.depth, list(coordinates / 3))
@@ -105,7 +111,7 @@ def build_anatomy(recipe: Mapping[str, Any], seed: int, push: Callable[[Tensor],
     mni = origin.view(3, 1, 1, 1) + displaced * turned.view(3, 1, 1, 1)
     chance = upsample(_fold_chance(recipe, fields, finer, mni), fields.shape)
     tissue = _fold(recipe, chance, grey, white, ventricles)
-    return Anatomy(box, coordinates, mni, brain, inside, tissue, ventricles, fields)
+    return Anatomy(box, coordinates, mni, brain, inside, tissue, ventricles, Fields(seed, GRID, box))
 
 
 def _fold_chance(recipe: Mapping[str, Any], fields: Fields, coordinates: Sequence[Tensor], mni: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def augment(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]
 
 
 def flip(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Swap left and right in half of the slices."""
+    """Swap left and right, in a sagittal slice front and back, in half of the slices."""
     swapped = (_uniform(len(x), generator, x) < 0.5)[:, None, None, None]
     return torch.where(swapped, x.flip(-1), x), torch.where(swapped, y.flip(-1), y)
 

@@ -22,11 +22,21 @@ class Fields:
 
     A field depends on the patient's seed and its own name only, never on which fields were asked for before it. So the
     same brain can be made with and without its tumour, voxel by voxel.
+
+    Args:
+        seed: of all its fields.
+        shape: of the whole grid of voxels.
+        box: the part of the grid that the fields are wanted for; by default all. Smooth fields are the same in any box.
+
+    Attributes:
+        shape: of the box, (I, J, K).
     """
 
-    def __init__(self, seed: int, shape: Sequence[int]) -> None:
+    def __init__(self, seed: int, shape: Sequence[int], box: Sequence[slice] | None = None) -> None:
         self.seed = seed
-        self.shape = tuple(shape)
+        self._grid = tuple(shape)
+        self._box = tuple(box or (slice(0, length) for length in shape))
+        self.shape = tuple(part.stop - part.start for part in self._box)
 
     def random(self, name: str) -> np.random.Generator:
         """The random numbers that belong to ``name``."""
@@ -45,14 +55,15 @@ class Fields:
         sizes = [size] * 3 if isinstance(size, int | float) else size
         parts = part or [slice(None, None, step)] * 3
         matrices = [
-            _b_spline(length, width)[where] for length, width, where in zip(self.shape, sizes, parts, strict=True)
+            _b_spline(length, width)[within][where]
+            for length, width, within, where in zip(self._grid, sizes, self._box, parts, strict=True)
         ]
         values = self.random(name).standard_normal([matrix.shape[1] for matrix in matrices], dtype=np.float32)
         power = (151 / 315) ** 3  # the mean of the summed squared cubic B-spline weights, over three axes
         return along_axes(torch.from_numpy(values), matrices).div_(power**0.5)
 
     def noise(self, name: str) -> Tensor:
-        """White noise of mean 0 and variance 1."""
+        """White noise of mean 0 and variance 1, another in each box."""
         return torch.from_numpy(self.random(name).standard_normal(self.shape, dtype=np.float32))
 
 

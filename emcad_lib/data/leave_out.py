@@ -1,4 +1,4 @@
-"""The phantom without one of its ingredients, to find out what each is good for (notebooks/12).
+"""The phantom without one of its ingredients, to find out what each is good for.
 
 Each function changes a patient's recipe and nothing else: what it doesn't name stays as it was drawn.
 """
@@ -13,8 +13,7 @@ from emcad_lib.data.recipe import TISSUE, TUMOUR_Z, draw_recipe
 
 
 def _brains(recipe: dict[str, Any]) -> None:
-    first = draw_recipe(recipe["seed"], 0)
-    recipe["anatomy"], recipe["fields_seed"] = first["anatomy"], first["fields_seed"]
+    recipe["anatomy"] = draw_recipe(recipe["seed"], 0)["anatomy"]
 
 
 def _harmless(recipe: dict[str, Any]) -> None:
@@ -58,8 +57,8 @@ INGREDIENTS = {
     "harmless": "no white-matter lesions, no vessels, no remnants of the skull stripping, no pulsation",
     "regions": "no region of the brain is brighter than another",
     "scanner": "no noise, no shading, no thick slices, no shift, nothing cut off",
-    "softness": "the tumour is even, ends sharply and hides what is under it",
-    "shapes": "one round focus that pushes nothing aside, and oedema that spreads evenly",
+    "softness": "the tumour is even, has no cysts, doesn't fade outwards and hides what is under it",
+    "shapes": "one round focus that pushes nothing aside, and oedema that spreads alike in all tissue",
     "contrasts": "tissue and tumour have the same brightness in all patients",
 }
 

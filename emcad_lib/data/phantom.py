@@ -33,7 +33,7 @@ from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.progress import progress
 
-PHANTOM_VERSION = 4  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
+PHANTOM_VERSION = 5  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
@@ -84,10 +84,11 @@ def write_phantom(folder: str | Path, seed: int, index: int, leave_out: str | No
 
     Raises:
         CourseError: when the disk is full.
+        ValueError: there is no such ingredient.
     """
     name = patient_name(index)
     recipe = draw_recipe(seed, index)
-    phantom = build_phantom(without(recipe, leave_out) if leave_out else recipe)
+    phantom = build_phantom(recipe if leave_out is None else without(recipe, leave_out))
     with replacing(Path(folder) / name) as beside:
         beside.mkdir()
         for modality, image in zip(MODALITIES, phantom.images, strict=True):
@@ -101,7 +102,11 @@ def write_phantom(folder: str | Path, seed: int, index: int, leave_out: str | No
 
 def _job(folder: Path, seed: int, index: int, leave_out: str | None) -> None:
     torch.set_num_threads(1)  # each thread has a setting of its own
-    write_phantom(folder, seed, index, leave_out)
+    try:
+        write_phantom(folder, seed, index, leave_out)
+    except FileNotFoundError:  # a thread of an interrupted call may be at the same patient, and be through with it
+        if not is_finished(folder / patient_name(index), seed, index, leave_out):
+            raise
     _return_freed_memory()
 
 
@@ -117,7 +122,9 @@ def _write_nifti(path: Path, voxels: np.ndarray) -> None:
     image.set_qform(AFFINE, code=1)
     image.set_sform(AFFINE, code=1)
     image.header.set_xyzt_units("mm")
-    path.write_bytes(igzip.compress(image.to_bytes(), 1))  # gzip, only faster
+    path.write_bytes(
+        igzip.compress(image.to_bytes(), 1, mtime=0)
+    )  # gzip, only faster; no time in it, so that equal is equal
 
 
 def is_finished(patient: Path, seed: int, index: int, leave_out: str | None = None) -> bool:
@@ -139,13 +146,13 @@ def make_phantoms(
     Patients that are there already, whole and from the same seed and version, are left as they are.
 
     Args:
-        workers: processes at once; by default one per processor.
+        workers: patients at once; by default one per processor.
         leave_out: make them without this ingredient, one of ``leave_out.INGREDIENTS``.
 
     Raises:
         CourseError: for a number of patients or workers below 1, a negative seed, an unknown ingredient, a full disk.
     """
-    if leave_out and leave_out not in INGREDIENTS:
+    if leave_out is not None and leave_out not in INGREDIENTS:
         raise CourseError(f"There is no ingredient {leave_out!r} to leave out. Choose from: {', '.join(INGREDIENTS)}.")
     if patients < 1:
         raise CourseError(f"Ask for one patient or more, not {patients}.")

@@ -69,6 +69,7 @@ def _plain(value: Any) -> Any:
 
 def _anatomy(random: np.random.Generator) -> dict[str, Any]:
     return {
+        "shape_seed": int(random.integers(2**32)),
         "brain_cm3": np.clip(random.normal(1445, 140), 1100, 1850),
         "stretch": random.normal(0, 0.03, 3),
         "rotation": random.normal(0, 4, 3),

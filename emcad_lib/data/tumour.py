@@ -88,7 +88,7 @@ def grow(recipe: Mapping[str, Any], anatomy: Anatomy) -> Growth | None:
     spread = (hours[box] / hours[oedema].amax().clamp(min=1)).clamp_(0, 1) if oedema.any() else hours[box] * 0
 
     # The enhancing part: a ring where depth decides, solid or in patches where chance does.
-    depth = (core_field[box] / core_field[core].amax().clamp(min=1e-3)).clamp_(0, 1)
+    depth = (core_field[box] / core_field[core].amax().clamp(min=1e-3)).clamp_(0, 1) if core.any() else spread * 0
     chance = fields.smooth("enhancement", 10, part=box) + 0.5 * fields.smooth("rim", 6, part=box)
     order = (1 - recipe["ring"]) * 0.5 * chance - recipe["ring"] * depth
     enhancing = first_voxels(order, core[box], round(voxels * recipe["enhancing_share"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from emcad_lib.progress import progress
 # A voxel of a region belongs to every region round it: see labels.py.
 _BITS = {"whole": 0b001, "core": 0b011, "enhancing": 0b111}
 
-ADAPT_BATCHES = 3  # so many batches tell a patient's statistics well enough
+ADAPT_SLICES, ADAPT_BATCH = 48, 16  # so many slices of a patient tell its statistics well enough
 
 
 def predict(
@@ -61,7 +62,8 @@ def predict(
         image_size: pixels along the side of the training slices; by default as the model's metadata say.
         batch_size: slices at a time. It doesn't change the result.
         device: where to compute. The model is moved there. By default, where the model is.
-        flip: average with the prediction of the mirrored slice, left and right swapped. Takes twice as long.
+        flip: average with the prediction of the mirrored slice, its columns swapped: left and right or, in a sagittal
+            slice, front and back. Takes twice as long.
         show: show a progress bar.
         modalities: which of the four channels to use; by default as the model's metadata say.
         pixel_mm: millimetres per pixel of ``images``, down and across.
@@ -82,17 +84,17 @@ def predict(
         model.to(device)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def on_canvas(numbers: slice) -> Tensor:
+    def on_canvas(numbers: slice | NDArray[np.int64]) -> Tensor:
         batch = images[numbers][:, channels]
         x = torch.as_tensor(batch if isinstance(batch, Tensor) else np.array(batch), device=home)
         return canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
 
     count = images.shape[0]
     if adapt:
-        # Every n-th slice, so that a batch is a sample of the whole head; and some batches say enough.
-        steps = max(count // batch_size, 1)
-        samples = (on_canvas(slice(first, None, steps)) for first in range(min(steps, ADAPT_BATCHES)))
-        model = adapted(model, samples, adapt)
+        # Spread over the whole head, in every batch. A lone slice counts twice: one number has no variance.
+        sample = np.linspace(0, count - 1, min(max(count, 2), ADAPT_SLICES)).round().astype(np.int64)
+        batches = max(len(sample) // ADAPT_BATCH, 1)
+        model = adapted(model, (on_canvas(sample[first::batches]) for first in range(batches)), adapt)
     starts = range(0, count, batch_size)
     parts = []
     with _predicting(model):
@@ -125,19 +127,25 @@ def predict_planes(
         images: all axial slices of a head (S, C, H, W), from the lowest to the highest.
         spacing: of the voxels, in mm along I, J and K (left, back and up).
         planes: of PLANES; by default those that the model's metadata name, else axial.
-        every: in the planes beside the first, look at every so many slices only, and interpolate between them.
+        every: in the planes beside the first, look at every so many slices and the last only, and interpolate.
         settings: as :func:`predict` takes them.
 
     Returns:
         Probabilities (S, R, H, W).
+
+    Raises:
+        CourseError: an unknown plane, ``every`` below 1, or as in :func:`predict`.
     """
+    if every < 1:
+        raise CourseError(f"Look at every slice (1), every second (2) and so on, not every {every}.")
     if planes is None:
         planes = names(model, "planes", None, PLANES) if "planes" in getattr(model, "metadata", {}) else ["axial"]
     chosen = names(model, "planes", planes, PLANES)
     found = []
     for plane in chosen:
         slices = recut(images, plane)
-        shown = np.arange(0, len(slices), 1 if plane == chosen[0] else every)
+        last = len(slices) - 1
+        shown = np.array([*range(0, last, 1 if plane == chosen[0] else every), last])
         probabilities = predict(model, slices[shown], pixel_mm=pixels_of(spacing, plane), **settings)
         found.append(as_axial(_between(probabilities, shown, len(slices)), plane))
     mean: NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
@@ -145,15 +153,13 @@ def predict_planes(
 
 
 def _between(found: NDArray[np.float32], shown: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Maps of all ``count`` slices from those of the slices ``shown``; behind the last one nothing changes."""
+    """Maps of all ``count`` slices from those of the slices ``shown``, the first and the last of all among them."""
     if len(shown) == count:
         return found
-    step = int(shown[1] - shown[0]) if len(shown) > 1 else 1
-    before, rest = np.divmod(np.arange(count), step)
-    before = np.minimum(before, len(shown) - 1)
-    after = np.minimum(before + 1, len(shown) - 1)
-    share = (rest / step).astype(np.float32).reshape(-1, *[1] * (found.ndim - 1))
-    return found[before] * (1 - share) + found[after] * share
+    place = np.interp(np.arange(count), shown, np.arange(len(shown)))  # 1.5 is halfway between shown[1] and shown[2]
+    before = np.minimum(place.astype(np.int64), len(shown) - 2)
+    share = (place - before).astype(np.float32).reshape(-1, *[1] * (found.ndim - 1))
+    return found[before] * (1 - share) + found[before + 1] * share
 
 
 def segment_scan(
@@ -189,7 +195,8 @@ def segment_scan(
         Region bits (I, J, K) on the scan's grid, 0 outside the brain; bit 0 only from a model of the whole tumour.
 
     Raises:
-        CourseError: no such threshold; regions unknown, or not as many as the model's outputs; as in :func:`predict`.
+        CourseError: no such threshold; regions unknown, or not as many as the model's outputs; a share that isn't
+            between 0 and 1; as in :func:`predict_planes`.
         FlatImage: a modality of the scan has no contrast.
     """
     if not 0 < threshold < 1:
@@ -207,11 +214,15 @@ def segment_scan(
     probabilities = predict_planes(model, prepared.images, scan.spacing, planes, every, **shared)
     if probabilities.shape[1] != len(regions):
         raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
-    brain = prepared.images.any(axis=1)
-    found = np.zeros_like(prepared.images[:, 0])  # (S, H, W)
-    for index, region in enumerate(regions):
-        mask = (probabilities[:, index] > threshold) & brain  # no tumour outside the brain
-        found[without_crumbs(mask, crumbs)] |= _BITS[region]
+    brain = prepared.images.any(axis=1)  # (S, H, W); no tumour outside of it
+    masks = {region: (probabilities[:, index] > threshold) & brain for index, region in enumerate(regions)}
+    outermost_first = [region for region in REGIONS if region in masks]
+    for outer, inner in reversed(list(pairwise(outermost_first))):
+        masks[outer] |= masks[inner]
+    found, room = np.zeros_like(prepared.images[:, 0]), brain
+    for region in outermost_first:
+        room = without_crumbs(masks[region] & room, crumbs)  # what was a crumb of the whole is none of its core either
+        found[room] |= _BITS[region]
     return prepared.restore(found, scan.images.shape[1:]).astype(np.uint8, copy=False)
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from emcad_lib.files import CourseError
+
 # What ``emcad_lib.segment`` does by default: how much each step helps on phantoms and on real patients is measured in
 # notebooks/12. Arguments of ``segment_scan``.
 REFINED: dict[str, Any] = {"flip": True, "adapt": 0.5, "crumbs": 0.1}
@@ -29,10 +31,12 @@ def adapted(model: nn.Module, batches: Iterable[Tensor], share: float) -> nn.Mod
         batches: images as ``model`` takes them, (B, C, H, W). Best each a sample of the whole patient.
         share: 0 keeps what the training remembers, 1 takes the images' own.
 
+    Raises:
+        CourseError: the share isn't between 0 and 1.
+
     Source: Nado et al. 2020 (arXiv 2006.10963); mixing both, Schneider et al. 2020 (arXiv 2006.16971).
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"The share of the images' own statistics is between 0 and 1, not {share:g}.")
+    _check(share)
     model = copy.deepcopy(model).eval()
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]
     before = [{name: copy.deepcopy(buffer) for name, buffer in layer.named_buffers()} for layer in layers]
@@ -57,8 +61,12 @@ def without_crumbs(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 
     Pieces hang together across slices, face to face. A tumour is one lump or a few; what a network takes for tumour
     elsewhere is mostly small.
+
+    Raises:
+        CourseError: the share isn't between 0 and 1.
     """
-    if share <= 0:
+    _check(share)
+    if share == 0:
         return mask
     pieces, count = ndimage.label(mask)
     if count < 2:
@@ -66,3 +74,8 @@ def without_crumbs(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     return (sizes >= share * sizes.max())[pieces] & mask
+
+
+def _check(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise CourseError(f"A share lies between 0 and 1, not at {share:g}.")

@@ -155,7 +155,8 @@ def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
             f"{config.folder}: there is a run of this name already. Go on with it by --resume, or take another --name."
         )
     ledger = read_ledger(config.folder)
-    before = ledger.config
+    # A setting that is newer than the run: its default is what was done before there was a choice.
+    before = TrainConfig("", "", config.name).settings() | ledger.config
     changed = [
         f"{name} was {before.get(name)}, is now {settings.get(name)}"
         for name in sorted((before.keys() | settings.keys()) - {"epochs", "cache"})

@@ -42,9 +42,7 @@ class NumberedSlices(Dataset):
 
     def describe(self, numbers: Sequence[int]) -> str:
         """The patients and slices of these numbers: "Phantom_003 slices 12, 40; Phantom_007 coronal slice 3"."""
-        places = sorted(
-            (self.slices.where(number) for number in numbers), key=lambda place: (*place[::2], place.number)
-        )
+        places = sorted(self.slices.where(number) for number in numbers)
         parts = []
         for (patient, plane), of_patient in groupby(places, key=lambda place: (place.patient, place.plane)):
             indices = [str(place.number) for place in of_patient]

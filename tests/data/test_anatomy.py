@@ -14,9 +14,9 @@ from emcad_lib.data.template import template
 
 # A brain as it lies in the template: nothing turned, bent or worn away.
 PLAIN = {
-    "brain_cm3": 1886.5, "stretch": [0, 0, 0], "rotation": [0, 0, 0], "shift_mm": [0, 0, 0], "bend_mm": 0.0,
-    "wrinkle_mm": 0.0, "fold_mm": 5.0, "fold_reach": 0.5, "sharpness": 6.0, "strip_mm": 0.0, "strip_error_mm": 0.0,
-    "atrophy": 0.0, "ventricles": 0.0,
+    "shape_seed": 1, "brain_cm3": 1886.5, "stretch": [0, 0, 0], "rotation": [0, 0, 0], "shift_mm": [0, 0, 0],
+    "bend_mm": 0.0, "wrinkle_mm": 0.0, "fold_mm": 5.0, "fold_reach": 0.5, "sharpness": 6.0, "strip_mm": 0.0,
+    "strip_error_mm": 0.0, "atrophy": 0.0, "ventricles": 0.0,
 }  # fmt: skip
 
 
@@ -52,6 +52,14 @@ def test_a_field_at_every_fourth_voxel_is_the_full_field_there() -> None:
     coarse = fields.smooth("bend", 12, step=COARSE)
 
     torch.testing.assert_close(coarse, fields.smooth("bend", 12)[::4, ::4, ::4])
+
+
+def test_a_smooth_field_is_the_same_in_any_box() -> None:
+    box = (slice(4, 29), slice(8, 33), slice(0, 21))
+
+    field = Fields(0, (33, 41, 29), box).smooth("bend", 12, step=COARSE)
+
+    assert torch.equal(field, Fields(0, (33, 41, 29)).smooth("bend", 12)[box][::4, ::4, ::4])
 
 
 def test_upsampling_goes_straight_from_point_to_point() -> None:
@@ -116,6 +124,18 @@ def test_a_recipes_brain_has_about_the_volume_it_asks_for_without_holes_or_islan
     assert ndimage.binary_fill_holes(brain).sum() < 1.001 * brain.sum()
 
 
+@pytest.mark.parametrize("index", [1, 13, 25])
+def test_no_brain_is_cut_off_by_its_box(index: int) -> None:
+    recipe = draw_recipe(0, index)["anatomy"] | {"bend_mm": 4.0}
+
+    anatomy = build_anatomy(recipe, seed=0)
+
+    for axis, (part, length) in enumerate(zip(anatomy.box, GRID, strict=True)):
+        first, last = anatomy.brain.select(axis, 0).sum(), anatomy.brain.select(axis, -1).sum()
+        assert first == 0 or part.start == 0
+        assert last == 0 or part.stop > length - COARSE
+
+
 def test_tissue_shares_sum_to_one_and_stay_between_0_and_1() -> None:
     tissue = build_anatomy(
         {**PLAIN, "sharpness": 2.5, "atrophy": 1.5, "ventricles": 0.38, "bend_mm": 4.0}, seed=2
@@ -139,7 +159,7 @@ def test_folds_keep_the_templates_share_of_each_tissue_and_are_another_brains_ow
     brain = inside > 0.5
     expected = torch.stack([1 - grey - white, grey, white])[:, brain].clamp(min=0).mean(1)
 
-    other = build_anatomy(PLAIN, seed=2)
+    other = build_anatomy({**PLAIN, "shape_seed": 2}, seed=1)
 
     for anatomy in (plain, other):
         torch.testing.assert_close(anatomy.tissue[:, anatomy.brain].mean(1), expected, atol=0.04, rtol=0)

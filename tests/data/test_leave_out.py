@@ -26,7 +26,7 @@ def flat(value, path: str = "") -> dict[str, object]:
 @pytest.mark.parametrize(
     ("ingredient", "touched"),
     [
-        ("brains", ("/anatomy", "/fields_seed")),
+        ("brains", ("/anatomy",)),
         ("harmless", ("/harmless/remnants", "lesion_z", "vessel_z", "pulsation_z")),
         ("regions", ("hindbrain_z", "regional_z", "cortex_z")),
         ("scanner", ("noise", "bias", "texture", "/blur_mm", "/shift_mm", "/cut")),

@@ -44,11 +44,10 @@ def made(phantoms: Path, tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes patients that are empty, but quick, where only the writing matters."""
 
-    def empty(seed: int, index: int) -> Phantom:
-        images, labels = np.zeros((4, 24, 24, 15), np.float32), np.zeros((24, 24, 15), np.uint8)
-        return Phantom(images, labels, draw_recipe(seed, index))
+    def empty(recipe: dict[str, Any]) -> Phantom:
+        return Phantom(np.zeros((4, 24, 24, 15), np.int16), np.zeros((24, 24, 15), np.uint8), recipe)
 
-    monkeypatch.setattr(module, "make_phantom", empty)
+    monkeypatch.setattr(module, "build_phantom", empty)
 
 
 def test_patients_are_the_same_voxel_by_voxel_for_any_number_of_workers_and_patients(
@@ -276,3 +275,41 @@ def test_the_command_ends_with_1_and_one_line_for_impossible_numbers(
     assert command(["--out", str(tmp_path), "--patients", "0"]) == 1
 
     assert capsys.readouterr().err == "Ask for one patient or more, not 0.\n"
+
+
+def test_the_files_of_a_patient_are_the_same_byte_by_byte_whenever_it_is_made(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_phantom(tmp_path / "one", 0, 0)
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    second = write_phantom(tmp_path / "other", 0, 0)
+
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("other_thread_was_first", [True, False])
+def test_a_thread_of_an_interrupted_call_may_be_through_with_a_patient_first(
+    other_thread_was_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = module.write_phantom
+
+    def lose_the_race(*arguments: Any) -> None:
+        if other_thread_was_first:
+            write(*arguments)
+        raise FileNotFoundError("the file that the other thread has renamed")
+
+    monkeypatch.setattr(module, "write_phantom", lose_the_race)
+    if other_thread_was_first:
+        assert make_phantoms(tmp_path, 1) == [tmp_path / "Phantom_000"]
+    else:
+        with pytest.raises(FileNotFoundError):
+            make_phantoms(tmp_path, 1)
+
+
+def test_a_tumour_without_a_core_is_all_oedema(first: Phantom) -> None:
+    recipe: dict[str, Any] = copy.deepcopy(first.recipe)
+    recipe["tumour"] |= {"core_share": 0.0, "enhancing_share": 0.0}
+
+    assert set(np.unique(build_phantom(recipe).labels)) == {0, 2}

@@ -410,11 +410,72 @@ def test_slices_left_out_of_the_other_planes_are_interpolated():
     assert np.abs(found - expected).max() < np.abs(nearest - expected).max() / 10
 
 
-def test_slices_behind_the_last_that_is_looked_at_are_like_it():
+def test_the_last_slice_is_always_looked_at():
     z = np.ones((20, 4, 6, 30), dtype=np.float32) * np.arange(1, 7, dtype=np.float32)[:, None]
+    model = identity()
 
-    found = predict_planes(identity(), z, planes=["axial", "coronal"], every=4)
+    found = predict_planes(model, z, planes=["axial", "coronal"], every=1000, batch_size=100)
 
+    assert [len(batch) for batch in model.seen] == [20, 2]
     coronal = 2 * found - sigmoid(z[:, :1])
-    np.testing.assert_allclose(coronal[:, :, 5], coronal[:, :, 4], atol=1e-4)
-    np.testing.assert_allclose(coronal[:, :, 4], sigmoid(np.float32(5)), atol=1e-4)
+    np.testing.assert_allclose(coronal[:, :, [0, 5]], sigmoid(z[:, :1, [0, 5]]), atol=1e-4)
+
+
+@pytest.mark.parametrize("every", [0, -2])
+def test_every_how_many_slices_must_be_one_or_more(every):
+    with pytest.raises(CourseError, match=f"not every {every}"):
+        predict_planes(identity(), np.ones((2, 4, 8, 8), dtype=np.float32), every=every)
+
+
+class Normalising(nn.Module):
+    """A network that is nothing but a batch normalisation."""
+
+    metadata = METADATA
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        return self.layer(x[:, :1])
+
+
+def test_adapted_statistics_are_the_patients_whatever_the_batch_size():
+    z = 3 + np.random.default_rng(0).normal(size=(60, 4, 192, 192)).astype(np.float32)
+    z += np.linspace(0, 2, 60, dtype=np.float32)[:, None, None, None]  # the head is brighter towards its top
+    model = Normalising().eval()
+
+    first, *others = [predict(model, z, adapt=1, batch_size=size) for size in (1, 16, 100)]
+
+    logits = np.log(first / (1 - first))
+    assert logits.mean() == pytest.approx(0, abs=0.02)
+    assert logits.std() == pytest.approx(1, abs=0.02)
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-5)
+    assert model.layer.running_mean == 0
+
+
+def test_a_lone_slice_can_be_adapted_to():
+    model = create_model("pvt_v2_b0").eval()
+
+    found = predict(model, np.random.default_rng(0).normal(size=(1, 3, 32, 32)), image_size=32, adapt=0.5)
+
+    assert np.isfinite(found).all()
+
+
+def test_a_crumb_of_the_whole_tumour_is_none_of_its_core_either(scan):
+    def large_and_small(x):
+        whole, core = torch.full_like(x[:, :1], -9.0), torch.full_like(x[:, :1], -9.0)
+        brain = x[:, :1] != 0
+        left = torch.arange(x.shape[-1]) < x.shape[-1] // 2
+        whole[brain & left] = 9
+        rows, columns = torch.nonzero(brain[0, 0] & ~left, as_tuple=True)
+        whole[0, 0, rows[-1], columns[-1]] = core[0, 0, rows[-1], columns[-1]] = 9
+        return torch.cat([whole, core], dim=1)
+
+    model = Stub(large_and_small, regions=json.dumps(["whole", "core"]))
+    with_crumbs = segment_scan(model, scan, batch_size=1)
+    without = segment_scan(model, scan, batch_size=1, crumbs=0.2)
+
+    assert (with_crumbs == 3).any()
+    assert set(np.unique(without)) == {0, 1}

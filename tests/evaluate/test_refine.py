@@ -9,6 +9,7 @@ from torch import nn
 
 from emcad_lib import create_model
 from emcad_lib.evaluate.refine import adapted, without_crumbs
+from emcad_lib.files import CourseError
 
 
 @pytest.fixture
@@ -68,10 +69,12 @@ def test_the_copy_is_ready_to_predict_with_the_same_weights():
     assert not torch.equal(copied(x)[-1], model.eval()(x)[-1])
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1])
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_0_to_1_is_refused(network, share):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(CourseError, match="between 0 and 1"):
         adapted(network, [], share)
+    with pytest.raises(CourseError, match="between 0 and 1"):
+        without_crumbs(np.ones((1, 2, 2), dtype=bool), share)
 
 
 def mask(*pieces):

@@ -505,3 +505,36 @@ def test_fewer_validation_patients_can_be_asked_for(tiny_patients, tmp_path, con
     ledger = train(replace(config, cache=tmp_path / "cache", epochs=1, validate_patients=1), show=False)
 
     assert ledger.run["data"]["val"] == Cache(tmp_path / "cache").names("val")[:1]
+
+
+def test_a_run_in_two_planes_trains_on_both_validates_in_the_first_and_says_so_in_its_weights(config):
+    planes = ("coronal", "axial")
+    run = prepare_run(replace(config, planes=planes))
+    axial = prepare_run(config)
+
+    cache = Cache(config.cache)
+    heights = {name: cache.regions(name).shape[1] for name in cache.names()}
+    assert len(run.train_slices) == len(axial.train_slices) + sum(heights[name] for name in cache.names("train"))
+    assert len(run.val_slices) == sum(heights[name] for name in cache.names("val"))
+    ledger = train(replace(config, planes=planes, epochs=1), show=False)
+    assert load_weights(ledger.folder / "last.safetensors").metadata["planes"] == '["coronal", "axial"]'
+
+
+def test_slices_are_described_plane_by_plane(config):
+    slices = prepare_run(replace(config, planes=("axial", "coronal"))).train_slices
+    name = slices.slices.patients[0]
+    axial = len(Cache(config.cache).regions(name))
+
+    described = slices.describe([5, axial + 4, 9, axial + 3])
+
+    assert described == f"{name} slices 5, 9; {name} coronal slices 3, 4"
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(config):
+    train(replace(config, epochs=1), show=False)
+    path = config.folder / "run.json"
+    run = read_json(path)
+    del run["config"]["planes"]
+    write_json(path, run)
+
+    assert len(train(replace(config, resume=True), show=False).rows) == 2
