@@ -470,7 +470,9 @@ def test_a_crumb_of_the_whole_tumour_is_none_of_its_core_either(scan):
         left = torch.arange(x.shape[-1]) < x.shape[-1] // 2
         whole[brain & left] = 9
         rows, columns = torch.nonzero(brain[0, 0] & ~left, as_tuple=True)
-        whole[0, 0, rows[-1], columns[-1]] = core[0, 0, rows[-1], columns[-1]] = 9
+        if len(columns) and columns.max() > x.shape[-1] // 2 + 3:
+            far = columns.argmax()
+            whole[0, 0, rows[far], columns[far]] = core[0, 0, rows[far], columns[far]] = 9
         return torch.cat([whole, core], dim=1)
 
     model = Stub(large_and_small, regions=json.dumps(["whole", "core"]))
