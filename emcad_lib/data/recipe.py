@@ -26,7 +26,7 @@ NOISE = {"flair": (0.3, 0.8), "t1": (0.14, 0.45), "t1ce": (0.25, 0.62), "t2": (0
 
 # Brightness of oedema, necrosis, enhancing tumour and cysts in standard deviations of the healthy brain: mean, spread.
 TUMOUR_Z = {
-    "flair": ((5.5, 1.5), (3.4, 1.4), (3.2, 1.2), (0.3, 1.8)),
+    "flair": ((6.0, 1.5), (3.4, 1.4), (3.2, 1.2), (0.3, 1.8)),
     "t1": ((-0.1, 0.6), (-0.45, 0.7), (0.0, 0.6), (-2.0, 0.8)),
     "t1ce": ((-0.6, 0.7), (-0.45, 0.7), (3.0, 0.8), (-1.8, 0.7)),
     "t2": ((2.5, 1.2), (2.0, 1.1), (1.2, 0.8), (3.5, 1.0)),
@@ -89,7 +89,7 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
 def _tumour(random: np.random.Generator) -> dict[str, Any]:
     enhances = random.random() < 0.85
     core = np.interp(random.random(), QUANTILES, CORE_SHARE) if enhances else random.uniform(0.2, 0.85)
-    foci = 1 if random.random() < 0.7 else int(random.integers(2, 4))
+    foci = 1 if random.random() < 0.73 else int(random.integers(2, 4))
     return {
         "whole_cm3": np.exp(np.interp(random.random(), QUANTILES, np.log(WHOLE_CM3))),
         "core_share": core,
@@ -173,7 +173,7 @@ def _blur(random: np.random.Generator, thick: bool) -> np.ndarray:
     """Blur along L, P and S in mm. Thick slices are blurred across, and most lie across the body."""
     width = random.uniform(0.3, 0.6, 3)
     if thick:
-        width[random.choice(3, p=(0.06, 0.08, 0.86))] = random.uniform(1.0, 2.2)
+        width[random.choice(3, p=(0.06, 0.08, 0.86))] = random.uniform(0.9, 1.9)
     return width
 
 
