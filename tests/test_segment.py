@@ -274,8 +274,9 @@ def test_refinement_is_on_by_default_and_can_be_left_out(patient, tmp_path, weig
         return plain(*arguments, **settings)
 
     monkeypatch.setattr(module, "segment_scan", watched)
-    for options in ((), ("--no-refine",)):
+    for options in ((), ("--no-refine",), ("--threshold", "0.7")):
         assert run(patient, "--out", tmp_path / "out.nii.gz", "--weights", weights, *options) == 0
 
     assert REFINED.items() <= asked[0].items()
     assert not REFINED.keys() & asked[1].keys()
+    assert REFINED | {"threshold": 0.7} == {name: asked[2][name] for name in REFINED}

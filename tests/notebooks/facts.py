@@ -156,6 +156,7 @@ FACTS: dict[str, Callable[[], float]] = {
     # The reference weights
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
+    "second_training_best": lambda: pd.read_csv(RECORDED / "second_training_real_patients.csv")["mean"].max(),
     "reference_real_mean": lambda: reference_on_real_patients().mean(),
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
