@@ -31,7 +31,7 @@ RECORDED = Path(__file__).parents[1] / "figures" / "recorded"
 STEPS: dict[str, dict[str, Any]] = {
     "axial slices only": {"planes": ["axial"]},
     "and two other planes": {"planes": None},
-    "but every second slice of those": {"every": REFINED["every"]},
+    "but only some slices of those": {"every": REFINED["every"]},
     "and the mirror image": {"flip": REFINED["flip"]},
     "and the patient's own statistics": {"adapt": REFINED["adapt"]},
     "and no crumbs": {"crumbs": REFINED["crumbs"]},

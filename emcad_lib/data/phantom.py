@@ -122,9 +122,8 @@ def _write_nifti(path: Path, voxels: np.ndarray) -> None:
     image.set_qform(AFFINE, code=1)
     image.set_sform(AFFINE, code=1)
     image.header.set_xyzt_units("mm")
-    path.write_bytes(
-        igzip.compress(image.to_bytes(), 1, mtime=0)
-    )  # gzip, only faster; no time in it, so that equal is equal
+    # igzip is gzip, only faster. Without a time in it, equal patients are equal files.
+    path.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
 
 
 def is_finished(patient: Path, seed: int, index: int, leave_out: str | None = None) -> bool:
