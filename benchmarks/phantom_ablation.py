@@ -10,7 +10,6 @@ written to figures/recorded/. It shows and keeps no picture of a patient.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from emcad_lib.data.brats import find_patients
 from emcad_lib.data.leave_out import INGREDIENTS
 from emcad_lib.data.phantom import PHANTOM_VERSION, make_phantoms
 from emcad_lib.data.preprocess import preprocess
@@ -31,12 +31,21 @@ from real_patients import RECORDED, score
 COMPLETE = "nothing"
 PATIENTS, PATIENTS_SEED = 48, 3
 SETTINGS = {"image_size": 96, "batch_size": 16, "epochs": 2, "slices_per_epoch": 4000, "validate_patients": 2}
+MADE = {"phantom_version": PHANTOM_VERSION, "patients": PATIENTS, "slices": 2 * 4000}
+
+
+def real_names(folder: Path) -> list[str]:
+    """The real patients that there are to score on."""
+    patients, _ = find_patients(folder, need_segmentation=True)
+    if not patients:
+        raise CourseError(f"{folder}: no patients with a segmentation here.")
+    return sorted(patient.name for patient in patients)
 
 
 def measure(left_out: str, seed: int, real: Path, work: Path) -> float:
     """Mean Dice on the patients of ``real`` after a training on phantoms without the ingredient ``left_out``."""
     result = work / "results" / f"{left_out}-{seed}.json"
-    made_with = {**SETTINGS, "patients": PATIENTS, "phantom_version": PHANTOM_VERSION, "real": sorted(os.listdir(real))}
+    made_with = {**SETTINGS, "patients": PATIENTS, "phantom_version": PHANTOM_VERSION, "real": real_names(real)}
     if result.exists() and (before := read_json(result))["made_with"] == made_with:
         return float(before["dice"])
     patients, cache = work / "patients", work / "caches" / f"{left_out}-version{PHANTOM_VERSION}"
@@ -64,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         rows = [
-            {"left_out": left_out, "seed": seed, "dice": measure(left_out, seed, arguments.folder, arguments.work)}
+            {
+                **MADE,
+                "left_out": left_out,
+                "seed": seed,
+                "dice": measure(left_out, seed, arguments.folder, arguments.work),
+            }
             for seed in arguments.seeds
             for left_out in (COMPLETE, *INGREDIENTS)
         ]

@@ -45,6 +45,8 @@ def score(folder: Path, weights: Path | None, steps: Sequence[str] = tuple(STEPS
     patients, problems = find_patients(folder, need_segmentation=True)
     for problem in problems:
         print(problem, file=sys.stderr)
+    if not patients:
+        raise CourseError(f"{folder}: no patients with a segmentation here.")
     rows = {}
     for patient in progress(patients, "Segment", unit="patient"):
         scan = read_scan(patient)

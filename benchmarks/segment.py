@@ -23,7 +23,9 @@ def seconds(patient: Path, *options: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "emcad_lib.segment", str(patient), "--out", f"{folder}/seg.nii.gz", *options]
         began = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr.strip().splitlines()[-1])
         return time.perf_counter() - began
 
 

@@ -14,7 +14,7 @@ from emcad_lib.files import CourseError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description="Make synthetic brain tumour patients in the BraTS 2020 format.")
-    parser.add_argument("--out", required=True, help="the folder to make them in; patients that are there already stay")
+    parser.add_argument("--out", required=True, help="the folder to make them in; whole patients that are there stay")
     parser.add_argument("--patients", type=int, required=True, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients (default: 0)")
     parser.add_argument("--workers", type=int, help="patients at once (default: one per processor)")
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{len(folders)} patients are in {arguments.out}")
+    print(f"{len(folders)} {'patient is' if len(folders) == 1 else 'patients are'} in {arguments.out}")
     return 0
 
 

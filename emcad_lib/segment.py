@@ -126,6 +126,8 @@ def _check_out(out: Path, patient: Patient) -> None:
         raise CourseError(f"{out}: a segmentation is written as NIfTI. Give --out a name that ends in .nii.gz or .nii.")
     if out.is_dir():
         raise CourseError(f"{out}: this is a folder. Give --out the name of a file in it.")
+    if file := next((place for place in out.parents if place.is_file()), None):
+        raise CourseError(f"{out}: {file} is a file and no folder. Give --out another place.")
     own = [*patient.images.values(), *([patient.segmentation] if patient.segmentation else [])]
     if out.resolve() in [path.resolve() for path in own]:
         raise CourseError(f"{out}: this is one of the patient's own files, and would be lost. Give --out another name.")

@@ -243,6 +243,15 @@ def test_an_output_that_is_a_folder_is_refused(patient, tmp_path, weights, capsy
     assert "this is a folder" in capsys.readouterr().err
 
 
+def test_an_output_below_a_file_is_refused_before_the_work(patient, tmp_path, weights, capsys, monkeypatch):
+    (tmp_path / "results").write_text("mine")
+    monkeypatch.setattr("emcad_lib.segment.load_weights", lambda path: pytest.fail("the work has begun"))
+
+    assert run(patient, "--out", tmp_path / "results" / "out.nii.gz", "--weights", weights) == 1
+
+    assert "is a file and no folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("word", ["_seg", "_flair"])
 def test_the_patients_own_files_are_never_overwritten(word, patient, weights, capsys):
     own = file_of(patient, word)

@@ -33,7 +33,7 @@ from emcad_lib.data.tumour import equal_volume_radius, grow, push
 from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.progress import progress
 
-PHANTOM_VERSION = 5  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
+PHANTOM_VERSION = 6  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
@@ -142,14 +142,16 @@ def make_phantoms(
 ) -> list[Path]:
     """Make patients 0, 1, ... of the series ``seed`` in ``folder``, several at once; return their folders.
 
-    Patients that are there already, whole and from the same seed and version, are left as they are.
+    Patients that are there already, whole and of this version, are left as they are. Those of an older version are made
+    anew.
 
     Args:
         workers: patients at once; by default one per processor.
         leave_out: make them without this ingredient, one of ``leave_out.INGREDIENTS``.
 
     Raises:
-        CourseError: for a number of patients or workers below 1, a negative seed, an unknown ingredient, a full disk.
+        CourseError: for a number of patients or workers below 1, a negative seed, an unknown ingredient, a full disk;
+            a folder that can't be written to, or that holds patients of another seed or with other ingredients.
     """
     if leave_out is not None and leave_out not in INGREDIENTS:
         raise CourseError(f"There is no ingredient {leave_out!r} to leave out. Choose from: {', '.join(INGREDIENTS)}.")
@@ -160,6 +162,7 @@ def make_phantoms(
     if workers is not None and workers < 1:
         raise CourseError(f"Ask for one worker or more, not {workers}.")
     folder = Path(folder)
+    _check_folder(folder, seed, leave_out)
     folders = [folder / patient_name(index) for index in range(patients)]
     missing = [index for index in range(patients) if not is_finished(folders[index], seed, index, leave_out)]
     if not missing:
@@ -174,3 +177,25 @@ def make_phantoms(
         for _ in made:
             bar.update()
     return folders
+
+
+def _check_folder(folder: Path, seed: int, leave_out: str | None) -> None:
+    """Raise CourseError unless patients can be made in ``folder`` without mixing two series of them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in sorted(folder.glob("Phantom_*")):
+            if not place.is_dir():
+                raise CourseError(f"{place}: a file stands where a patient's folder belongs. Move it away.")
+            try:
+                record = read_json(place / f"{place.name}_recipe.json")
+                series = record["seed"], record.get("without")
+            except (CourseError, KeyError, TypeError, AttributeError):
+                continue  # a patient without a readable recipe is made anew
+            if series != (seed, leave_out):
+                without = f" without {series[1]}" if series[1] else ""
+                raise CourseError(
+                    f"{folder}: {place.name} in it belongs to seed {series[0]}{without}. Two series in one folder "
+                    f"would be taken for one: give another folder, or delete this one."
+                )
+    except OSError as error:
+        raise CourseError(f"{folder}: no patients can be made here ({error.strerror}). Give another folder.") from error

@@ -19,10 +19,10 @@ WHOLE_CM3 = (4, 34, 55, 96, 153, 192, 320)
 CORE_SHARE = (0.05, 0.12, 0.20, 0.43, 0.51, 0.65, 0.9)
 
 # Brightness of CSF, grey and white matter; only their ratios matter.
-TISSUE = {"flair": (0.45, 1.0, 0.82), "t1": (0.36, 0.83, 1.0), "t1ce": (0.36, 0.8, 1.0), "t2": (3.3, 1.0, 0.74)}
+TISSUE = {"flair": (0.45, 1.0, 0.82), "t1": (0.4, 0.83, 1.0), "t1ce": (0.4, 0.8, 1.0), "t2": (3.6, 1.0, 0.74)}
 
 # Noise in the finished image, in standard deviations of the healthy brain: least and most.
-NOISE = {"flair": (0.3, 0.8), "t1": (0.14, 0.45), "t1ce": (0.25, 0.62), "t2": (0.1, 0.55)}
+NOISE = {"flair": (0.35, 0.85), "t1": (0.17, 0.43), "t1ce": (0.3, 0.66), "t2": (0.1, 0.55)}
 
 # Brightness of oedema, necrosis, enhancing tumour and cysts in standard deviations of the healthy brain: mean, spread.
 TUMOUR_Z = {
@@ -33,7 +33,7 @@ TUMOUR_Z = {
 }
 
 # The same for patches of the brain's wrapping that the skull stripping has left.
-REMNANT_Z = {"flair": (0.0, 1.5), "t1": (-1.8, 1.4), "t1ce": (2.0, 2.2), "t2": (-2.5, 2.5)}
+REMNANT_Z = {"flair": (0.0, 1.5), "t1": (-1.8, 1.4), "t1ce": (2.0, 2.2), "t2": (-3.5, 4.0)}
 
 
 def draw_recipe(seed: int, index: int) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _anatomy(random: np.random.Generator) -> dict[str, Any]:
 def _tumour(random: np.random.Generator) -> dict[str, Any]:
     enhances = random.random() < 0.85
     core = np.interp(random.random(), QUANTILES, CORE_SHARE) if enhances else random.uniform(0.2, 0.85)
-    foci = 1 if random.random() < 0.73 else int(random.integers(2, 4))
+    foci = 1 if random.random() < 0.78 else int(random.integers(2, 4))
     return {
         "whole_cm3": np.exp(np.interp(random.random(), QUANTILES, np.log(WHOLE_CM3))),
         "core_share": core,
@@ -157,7 +157,7 @@ def _images(random: np.random.Generator) -> dict[str, dict[str, Any]]:
             "pulsation_z": random.uniform(0, 4) if name == "flair" else 0.0,
             "hindbrain_z": random.normal(0, 0.4),
             "regional_z": random.uniform(0, 0.35),
-            "cortex_z": random.uniform(0.1, {"flair": 1.0}.get(name, 0.5)),
+            "cortex_z": random.uniform(0.1, {"flair": 0.9}.get(name, 0.5)),
             "texture": random.uniform(0.05, 0.35),
             "bias": random.uniform(0.01, 0.11),
             "noise": random.uniform(*NOISE[name]),

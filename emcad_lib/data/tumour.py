@@ -29,7 +29,7 @@ GREY_COST, CSF_COST = 3.0, 12.0  # how much slower than in white matter the oede
 def push(coordinates: Tensor, foci: Sequence[Mapping[str, Any]], radius: float, strength: float) -> Tensor:
     """Displacement (3, i, j, k) in mm, away from each focus, that a tumour core of ``radius`` mm causes.
 
-    With a strength below 1 tissue never folds over itself.
+    Tissue outside the core never folds over itself. In the middle of the core it may, where the core hides it.
     """
     total = torch.zeros_like(coordinates)
     for focus in foci:

@@ -269,6 +269,44 @@ def test_the_command_makes_patients_and_says_where(
     assert f"2 patients are in {tmp_path / 'out'}" in printed
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({"seed": 0}, {"seed": 9}, "Phantom_000 in it belongs to seed 0. Two series"),
+        ({"leave_out": "shapes"}, {}, "belongs to seed 0 without shapes. Two series"),
+        ({}, {"leave_out": "shapes"}, "belongs to seed 0. Two series"),
+    ],
+)
+def test_two_series_are_not_mixed_in_one_folder(
+    tmp_path: Path, first: dict[str, Any], then: dict[str, Any], message: str
+) -> None:
+    make_phantoms(tmp_path, 1, **first)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "Phantom_000").iterdir()}
+
+    with pytest.raises(CourseError, match=message):
+        make_phantoms(tmp_path, 2, **then)
+
+    assert {file.name: file.read_bytes() for file in (tmp_path / "Phantom_000").iterdir()} == before
+    assert not (tmp_path / "Phantom_001").exists()
+
+
+@pytest.mark.parametrize("out", ["a file", "a file/below", "folder"])
+def test_a_place_where_no_folder_can_be_is_refused(
+    tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "Phantom_000").write_text("mine too")
+
+    assert command(["--out", str(tmp_path / out), "--patients", "1"]) == 1
+
+    said = capsys.readouterr().err
+    assert str(tmp_path / out) in said
+    assert len(said.splitlines()) == 1
+    assert (tmp_path / "folder" / "Phantom_000").read_text() == "mine too"
+
+
 def test_the_command_ends_with_1_and_one_line_for_impossible_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The quantities that phantoms and patients are compared by, on volumes that can be counted by hand."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,41 @@ def test_the_command_prints_every_quantity_side_by_side(compare, phantoms, capsy
 def test_the_command_says_where_there_are_no_phantoms(compare, tmp_path, capsys):
     assert compare.main([str(tmp_path)]) == 1
     assert "no phantom patients here" in capsys.readouterr().err
+
+
+def test_the_command_writes_the_table_as_well(compare, phantoms, tmp_path):
+    assert compare.main([str(phantoms), "--out", str(tmp_path / "table.csv")]) == 0
+
+    table = pd.read_csv(tmp_path / "table.csv", index_col="quantity")
+    assert table.loc["wt", "real p50"] == pytest.approx(96.42)
+    assert {"phantom p50", "median fits", "spread"} <= set(table.columns)
+
+
+@pytest.mark.parametrize("harm", ["cut short", "no gzip", "missing"])
+def test_a_file_that_cannot_be_read_is_named(harm, compare, phantoms, tmp_path, capsys):
+    folder = tmp_path / "phantoms"
+    shutil.copytree(phantoms, folder)
+    file = folder / "Phantom_000" / "Phantom_000_t1.nii.gz"
+    whole = file.read_bytes()
+    file.unlink()
+    if harm != "missing":
+        file.write_bytes(whole[: len(whole) // 2] if harm == "cut short" else b"no gzip at all")
+
+    assert compare.main([str(folder)]) == 1
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{file}: this file of Phantom_000 can't be read" in said
+    assert "make_phantom.py" in said
+
+
+@pytest.mark.parametrize("table", ["", "quantity,p10\nwt,1\n", "a,b\n1,2\n", None])
+def test_a_table_that_is_no_population_is_refused_before_the_work(table, compare, phantoms, tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    if table is not None:
+        path.write_text(table)
+
+    assert compare.main([str(phantoms), "--population", str(path)]) == 1
+
+    said = capsys.readouterr().err
+    assert f"{path}: this is no table with the columns" in said
+    assert len(said.splitlines()) == 1
