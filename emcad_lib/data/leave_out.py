@@ -57,7 +57,7 @@ INGREDIENTS = {
     "harmless": "no white-matter lesions, no vessels, no remnants of the skull stripping, no pulsation",
     "regions": "no region of the brain is brighter than another",
     "scanner": "no noise, no fine texture, no shading, no thick slices, no shift, nothing cut off",
-    "softness": "the tumour is even, has no cysts, doesn't fade outwards, doesn't spare the cortex and hides what is under it",
+    "softness": "the tumour is even, without cysts, doesn't fade, doesn't spare the cortex and hides what is under it",
     "shapes": "one round focus that pushes nothing aside, and oedema that spreads in grey matter as in white",
     "contrasts": "tissue and tumour have the same brightness in all patients",
 }
