@@ -57,7 +57,7 @@ def measure(left_out: str, seed: int, real: Path, work: Path) -> float:
         shutil.rmtree(patients)  # 48 patients take 700 MB, their slices a third of it
     name = f"{left_out}-version{PHANTOM_VERSION}-seed{seed}"
     train(TrainConfig(cache, work / "runs", name, seed=seed, resume=True, **SETTINGS))
-    scores = score(real, work / "runs" / name / "last.safetensors", steps=["axial slices only"])
+    scores, _ = score(real, work / "runs" / name / "last.safetensors", steps=["axial slices only"])
     mean = float(scores.iloc[:, -1].mean())
     write_json(result, {"dice": mean, "made_with": made_with})
     return mean
