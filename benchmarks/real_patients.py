@@ -35,7 +35,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "and the mirror image": {"flip": REFINED["flip"]},
     "and the patient's own statistics": {"adapt": REFINED["adapt"]},
     "and no crumbs": {"crumbs": REFINED["crumbs"]},
-    "and a lower threshold": {"threshold": REFINED["threshold"]},
 }
 
 

@@ -63,7 +63,7 @@ def segment_patient(
     patient_dir: str | Path,
     out: str | Path,
     weights: str | Path | None = None,
-    threshold: float | None = None,
+    threshold: float = 0.5,
     show: bool = False,
     refine: bool = True,
 ) -> Path:
@@ -73,10 +73,9 @@ def segment_patient(
         patient_dir: the patient's folder, in any BraTS naming; a segmentation isn't needed.
         out: the file to write, .nii.gz or .nii. One that exists is replaced, once everything has gone well.
         weights: a file of ``save_weights``; by default the reference weights that the course ships.
-        threshold: probability above which a voxel belongs to a region; by default 0.4 with ``refine``, else 0.5.
+        threshold: probability above which a voxel belongs to a region; between 0 and 1.
         show: show a progress bar.
-        refine: average with mirrored slices, follow the patient's own brightness, drop crumbs, and take a lower
-            threshold: see ``refine.py``.
+        refine: average with mirrored slices, follow the patient's own brightness, drop crumbs: see ``refine.py``.
 
     Returns:
         The path of the written file.
@@ -91,7 +90,7 @@ def _segment(
     patient_dir: str | Path,
     out: str | Path,
     weights: str | Path | None,
-    threshold: float | None,
+    threshold: float,
     show: bool,
     refine: bool,
 ) -> Segmented:
@@ -104,8 +103,8 @@ def _segment(
     scan = read_scan(patient)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        settings = (REFINED if refine else {}) | ({} if threshold is None else {"threshold": threshold})
-        bits = segment_scan(model, scan, device=device, show=show, **settings)
+        settings = REFINED if refine else {}
+        bits = segment_scan(model, scan, threshold, device=device, show=show, **settings)
     except FlatImage as error:
         file, problem = patient.images[error.modality], str(error).rstrip(".")
         raise PatientError(patient.name, file, problem, "Fetch the patient's files again") from error
@@ -145,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.nii.gz", help="the segmentation to write or to replace")
     parser.add_argument("--weights", metavar="FILE", help="weights of this course (default: the reference weights)")
     parser.add_argument(
-        "--threshold", type=float, help="probability above which a voxel is tumour (default: 0.4; 0.5 with --no-refine)"
+        "--threshold", type=float, default=0.5, help="probability above which a voxel is tumour (default: 0.5)"
     )
     parser.add_argument(
         "--refine", action=argparse.BooleanOptionalAction, default=True, help="average with mirrored slices, follow "

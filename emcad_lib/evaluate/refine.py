@@ -16,7 +16,7 @@ from emcad_lib.files import CourseError
 
 # What ``emcad_lib.segment`` does by default: how much each step helps on phantoms and on real patients is measured in
 # notebooks/12. Arguments of ``segment_scan``.
-REFINED: dict[str, Any] = {"every": 3, "flip": True, "adapt": 0.5, "crumbs": 0.1, "threshold": 0.4}
+REFINED: dict[str, Any] = {"every": 3, "flip": True, "adapt": 0.5, "crumbs": 0.1}
 
 
 def adapted(model: nn.Module, batches: Iterable[Tensor], share: float) -> nn.Module:

@@ -41,6 +41,18 @@ def reference_on_real_patients() -> pd.Series:
     return pd.read_csv(RECORDED / "reference_weights_real_patients.csv")["dice"]
 
 
+def best_of_training(training: str) -> float:
+    """Mean Dice on ten real patients of one of the trainings that were tried, with the threshold that suits it best."""
+    table = pd.read_csv(RECORDED / "trainings_real_patients.csv")
+    return float(table.loc[table["training"] == training, "mean"].max())
+
+
+def ablation(left_out: str) -> float:
+    """Mean Dice on ten real patients after training on phantoms without an ingredient, over the seeds."""
+    table = pd.read_csv(RECORDED / "phantom_ablation.csv")
+    return float(table.loc[table["left_out"] == left_out, "dice"].mean())
+
+
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
     scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
@@ -156,7 +168,12 @@ FACTS: dict[str, Callable[[], float]] = {
     # The reference weights
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
-    "second_training_best": lambda: pd.read_csv(RECORDED / "second_training_real_patients.csv")["mean"].max(),
+    "first_training_best": lambda: best_of_training("first"),
+    "second_training_best": lambda: best_of_training("second"),
+    "ablation_slices": lambda: pd.read_csv(RECORDED / "phantom_ablation.csv")["slices"].unique().item(),
+    "ablation_complete": lambda: ablation("nothing"),
+    "ablation_without_shapes": lambda: ablation("shapes"),
+    "ablation_without_regions": lambda: ablation("regions"),
     "reference_real_mean": lambda: reference_on_real_patients().mean(),
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
