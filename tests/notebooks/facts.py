@@ -47,6 +47,11 @@ def best_of_training(training: str) -> float:
     return float(table.loc[table["training"] == training, "mean"].max())
 
 
+def phantoms_and_population() -> pd.DataFrame:
+    """The 128 phantoms that the shipped weights were trained on beside 58 real patients, by compare_phantom.py."""
+    return pd.read_csv(RECORDED / "phantoms_and_population.csv", index_col="quantity")
+
+
 def ablation(left_out: str) -> float:
     """Mean Dice on ten real patients after training on phantoms without an ingredient, over the seeds."""
     table = pd.read_csv(RECORDED / "phantom_ablation.csv")
@@ -170,6 +175,8 @@ FACTS: dict[str, Callable[[], float]] = {
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
     "first_training_best": lambda: best_of_training("first"),
     "second_training_best": lambda: best_of_training("second"),
+    "medians_that_fit": lambda: phantoms_and_population()["median fits"].sum(),
+    "spreads_that_fit": lambda: phantoms_and_population()["spread"].between(0.5, 2).sum(),
     "ablation_slices": lambda: pd.read_csv(RECORDED / "phantom_ablation.csv")["slices"].unique().item(),
     "ablation_complete": lambda: ablation("nothing"),
     "ablation_without_shapes": lambda: ablation("shapes"),
