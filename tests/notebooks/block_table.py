@@ -69,7 +69,10 @@ def _gate(settings: Mapping[str, Any]) -> list[list[tuple[int, ...]]]:
 
 def _stages(settings: Mapping[str, Any]) -> list[list[tuple[int, ...]]]:
     return [
-        [(2, width, height // stride, across // stride) for width, stride in zip(settings["channels"], pvt_emcad.STRIDES)]
+        [
+            (2, width, height // stride, across // stride)
+            for width, stride in zip(settings["channels"], pvt_emcad.STRIDES, strict=True)
+        ]
         for height, across in ((64, 64), (32, 96), (96, 64))
     ]
 
@@ -236,6 +239,9 @@ def _outcome(made: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     named += [f"the gradient of {name}" for name in parameters]
     return (
         {f"output {number}": map_.detach() for number, map_ in enumerate(maps)}
-        | {name: torch.zeros((), dtype=torch.float64) if grad is None else grad for name, grad in zip(named, gradients, strict=True)}
+        | {
+            name: torch.zeros((), dtype=torch.float64) if grad is None else grad
+            for name, grad in zip(named, gradients, strict=True)
+        }
         | {f"the buffer {name}": value.double() for name, value in made.named_buffers()}
     )

@@ -94,6 +94,7 @@ FACTS: dict[str, Callable[[], float]] = {
     # The network's size
     "decoder_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder),
     "decoder_parameters_b2": lambda: count(create_model("pvt_v2_b2").decoder),
+    "decoder_parameters_b0_without_windows": lambda: count(create_model().decoder) - 35 * 2 * (32 + 64 + 160 + 256),
     "decoder_parameters_b0_357": lambda: count(create_model("pvt_v2_b0", kernel_sizes=(3, 5, 7)).decoder),
     "decoder_parameters_b2_357": lambda: count(create_model("pvt_v2_b2", kernel_sizes=(3, 5, 7)).decoder),
     "network_parameters_b0": lambda: count(create_model("pvt_v2_b0", in_channels=1)),
