@@ -259,6 +259,12 @@ WRONG: dict[str, list[str]] = {
         without_gates(d3="self.eucb3(d4)", d2="self.eucb2(d3)"),  # only the last skip connection
         without_gates(d3="x3", d2="x2", d1="x1"),  # nothing comes up from below
     ],
+    "07-4": [
+        "def with_encoder(name):\n    return PVTEMCAD(timm.create_model(name, features_only=True, pretrained=False))",
+        "def with_encoder(name):\n    return PVTEMCAD(\n"
+        "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(0, 1, 2, 3)))",
+        "def with_encoder(name):\n    return PVTEMCAD(timm.create_model('pvt_v2_b0', features_only=True, pretrained=False))",
+    ],
 }
 
 
