@@ -263,7 +263,8 @@ WRONG: dict[str, list[str]] = {
         "def with_encoder(name):\n    return PVTEMCAD(timm.create_model(name, features_only=True, pretrained=False))",
         "def with_encoder(name):\n    return PVTEMCAD(\n"
         "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(0, 1, 2, 3)))",
-        "def with_encoder(name):\n    return PVTEMCAD(timm.create_model('pvt_v2_b0', features_only=True, pretrained=False))",
+        "def with_encoder(name):\n"
+        "    return PVTEMCAD(timm.create_model('pvt_v2_b0', features_only=True, pretrained=False))",
     ],
 }
 
