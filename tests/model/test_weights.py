@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from emcad_lib.files import CourseError
 from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
@@ -99,18 +99,23 @@ def test_the_published_layout_loads_strictly_and_every_number_arrives(official_l
     assert torch.equal(model.encoder.stages_3.norm.weight, state["backbone.norm4.weight"])
 
 
-def test_a_network_written_in_the_published_layout_has_exactly_its_names_and_comes_back(official_layout):
-    model = randomised(in_channels=1)
+@pytest.mark.parametrize("encoder", ["pvt_v2_b0", "pvt_v2_b2"])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_a_network_written_in_the_published_layout_has_exactly_its_names_and_comes_back(
+    official_layout, encoder, activation, tmp_path
+):
+    model = randomised(encoder=encoder, in_channels=1, activation=activation)
     state = official_state_dict(model)
 
     rest = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.startswith("backbone.")}
-    assert rest == official_layout["pvt_v2_b0"]
-    encoder = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")}
-    timm.create_model("pvt_v2_b0", num_classes=0).load_state_dict(
-        timm.models.pvt_v2.checkpoint_filter_fn(encoder, model.encoder)
+    assert rest == official_layout[encoder]
+    backbone = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")}
+    timm.create_model(encoder, num_classes=0).load_state_dict(
+        timm.models.pvt_v2.checkpoint_filter_fn(backbone, model.encoder)
     )
-    again = create_model(in_channels=1).eval()
-    load_official(again, state)
+    save_file(state, tmp_path / "published.safetensors")
+    again = create_model(encoder, in_channels=1, activation=activation).eval()
+    load_official(again, load_file(tmp_path / "published.safetensors"))
     x = torch.randn(2, 1, 64, 64)
     torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
 
