@@ -266,6 +266,15 @@ def test_it_leaves_no_cell_out_when_it_is_checked(page):
     assert not [cell.source for cell in page.code if re.search(r"NBVAL_|^\s*[%!]", cell.source, flags=re.M)]
 
 
+def test_the_checks_of_its_exercises_are_folded_away(page):
+    checks = [cell for cell in page.code if re.search(r"^def check_", cell.source, flags=re.M)]
+
+    for cell in checks:
+        assert "check" in cell.metadata.get("tags", []), cell.source
+        assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
+    assert page.tagged("check") == checks
+
+
 def test_it_has_three_outputs_or_more_that_never_change_and_they_are_stored(notebook):
     checked = notebook.tagged("nbval-check-output")
     empty = [cell.source for cell in checked if not "".join(texts(cell)).strip()]
