@@ -31,7 +31,11 @@ from real_patients import RECORDED, score
 COMPLETE = "nothing"
 PATIENTS, PATIENTS_SEED = 48, 3
 SETTINGS = {"image_size": 96, "batch_size": 16, "epochs": 2, "slices_per_epoch": 4000, "validate_patients": 2}
-MADE = {"phantom_version": PHANTOM_VERSION, "patients": PATIENTS, "slices": 2 * 4000}
+MADE = {
+    "phantom_version": PHANTOM_VERSION,
+    "patients": PATIENTS,
+    "slices": SETTINGS["epochs"] * SETTINGS["slices_per_epoch"],
+}
 
 
 def real_names(folder: Path) -> list[str]:

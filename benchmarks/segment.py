@@ -25,7 +25,7 @@ def seconds(patient: Path, *options: str) -> float:
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(done.stderr.strip().splitlines()[-1])
+            raise SystemExit(done.stderr)
         return time.perf_counter() - began
 
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind; the median counts (default: 3)")
     parser.add_argument("--out", type=Path, help="write the table as CSV")
     arguments = parser.parse_args(argv)
+    if arguments.repeats < 1:
+        parser.error("--repeats is 1 or more")
     kinds = {"default": (), "with --no-refine": ("--no-refine",)}
     # In turns, so that a slow minute of the machine hits both alike.
     runs = [{kind: seconds(arguments.patient, *options) for kind, options in kinds.items()}

@@ -65,13 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise CourseError(f"{arguments.folder}: no phantom patients here. data_scripts/make_phantom.py makes some.")
         measured = [measure_folder(patient) for patient in progress(patients, "Measuring", unit="patient")]
         table = side_by_side(percentiles(measured), population)
+        if arguments.out:
+            with replacing(arguments.out) as beside:
+                table.to_csv(beside, float_format="%.3f")
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{arguments.out}: the table can't be written ({error.strerror}). Give another --out.", file=sys.stderr)
+        return 1
     print(table.round(2).to_string())
-    if arguments.out:
-        with replacing(arguments.out) as beside:
-            table.to_csv(beside, float_format="%.3f")
     fits, alike = table["median fits"], table["spread"].between(0.5, 2)
     print(f"{len(table)} quantities: {fits.sum()} medians within the real middle half, {alike.sum()} like spreads.")
     return 0

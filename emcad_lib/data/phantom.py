@@ -185,7 +185,9 @@ def _check_folder(folder: Path, seed: int, leave_out: str | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for place in sorted(folder.glob("Phantom_*")):
             if not place.is_dir():
-                raise CourseError(f"{place}: a file stands where a patient's folder belongs. Move it away.")
+                if place.name.removeprefix("Phantom_").isdigit():
+                    raise CourseError(f"{place}: a file stands where a patient's folder belongs. Move it away.")
+                continue  # the reader's own
             try:
                 record = read_json(place / f"{place.name}_recipe.json")
                 series = record["seed"], record.get("without")

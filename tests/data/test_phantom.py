@@ -282,6 +282,7 @@ def test_two_series_are_not_mixed_in_one_folder(
     tmp_path: Path, first: dict[str, Any], then: dict[str, Any], message: str
 ) -> None:
     make_phantoms(tmp_path, 1, **first)
+    (tmp_path / "Phantom_table.csv").write_text("a file of the reader's own is in nobody's way")
     before = {file.name: file.read_bytes() for file in (tmp_path / "Phantom_000").iterdir()}
 
     with pytest.raises(CourseError, match=message):

@@ -127,6 +127,14 @@ def test_the_command_writes_the_table_as_well(compare, phantoms, tmp_path):
     assert {"phantom p50", "median fits", "spread"} <= set(table.columns)
 
 
+def test_a_place_where_no_table_can_be_is_named(compare, phantoms, tmp_path, capsys):
+    (tmp_path / "a file").write_text("mine")
+
+    assert compare.main([str(phantoms), "--out", str(tmp_path / "a file" / "table.csv")]) == 1
+
+    assert f"{tmp_path / 'a file' / 'table.csv'}: the table can't be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("harm", ["cut short", "no gzip", "missing"])
 def test_a_file_that_cannot_be_read_is_named(harm, compare, phantoms, tmp_path, capsys):
     folder = tmp_path / "phantoms"
