@@ -181,12 +181,12 @@ class MSCAM(nn.Module):
         if shared_sab is None:
             self.sab = SAB()
         # A tuple hides the lent SAB from PyTorch's register, so that it's saved and counted once, with its owner.
-        self._lent = () if shared_sab is None else (shared_sab,)
+        self.lent: tuple[nn.Module, ...] = () if shared_sab is None else (shared_sab,)
         self.mscb = MSCB(channels, channels, kernel_sizes, expansion, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, H, W) to features of the same shape."""
-        sab = self._lent[0] if self._lent else self.sab
+        sab = self.lent[0] if self.lent else self.sab
         x = self.cab(x) * x  # (B, C, 1, 1) * (B, C, H, W)
         x = sab(x) * x  # (B, 1, H, W) * (B, C, H, W)
         return self.mscb(x)  # (B, C, H, W)

@@ -40,7 +40,7 @@ class EMCAD(nn.Module):
         self.eucb3, self.lgag3, self.mscam3 = EUCB(c4, c3), LGAG(c3), refine(c3)
         self.eucb2, self.lgag2, self.mscam2 = EUCB(c3, c2), LGAG(c2), refine(c2)
         self.eucb1, self.lgag1, self.mscam1 = EUCB(c2, c1), LGAG(c1), refine(c1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder features [X1, X2, X3, X4] to refined features [d4, d3, d2, d1], coarse to fine.
@@ -58,7 +58,7 @@ class EMCAD(nn.Module):
         return [d4, d3, d2, d1]
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Small random convolutions and neutral normalisation, as in the published training."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)

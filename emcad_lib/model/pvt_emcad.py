@@ -12,8 +12,8 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from emcad_lib.files import CourseError
+from emcad_lib.model.ablate import COMPLETE, build_decoder
 from emcad_lib.model.blocks import ACTIVATIONS
-from emcad_lib.model.decoder import EMCAD
 
 STRIDES = [4, 8, 16, 32]
 
@@ -29,6 +29,7 @@ class ModelConfig:
     expansion: int = 2
     activation: str = "relu6"
     drop_path: float = 0.0
+    variant: str = COMPLETE
 
 
 class PVTEMCAD(nn.Module):
@@ -36,7 +37,7 @@ class PVTEMCAD(nn.Module):
 
     Attributes:
         encoder: gives features X1..X4 at strides 4, 8, 16 and 32.
-        decoder: `EMCAD`.
+        decoder: `EMCAD`, or one of its variants.
         heads: four 1x1 convolutions, for d4, d3, d2 and d1.
         lift: for one-channel input only: a 1x1 convolution to the three channels that the encoder expects.
         config: how it was built.
@@ -54,7 +55,8 @@ class PVTEMCAD(nn.Module):
         # Swin Transformers, for one, give (B, H, W, C).
         self.channels_last = getattr(self.encoder, "output_fmt", Format.NCHW) == Format.NHWC
         channels = self.encoder.feature_info.channels()
-        self.decoder = EMCAD(channels, config.kernel_sizes, config.expansion, config.activation)
+        settings = config.kernel_sizes, config.expansion, config.activation, config.variant
+        self.decoder = build_decoder(channels, *settings)
         self.heads = nn.ModuleList(nn.Conv2d(width, config.num_classes, kernel_size=1) for width in reversed(channels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -98,6 +100,7 @@ def create_model(
     activation: str = "relu6",
     pretrained: bool = False,
     drop_path: float = 0.0,
+    variant: str = COMPLETE,
 ) -> PVTEMCAD:
     """Build a PVT-EMCAD network.
 
@@ -112,11 +115,13 @@ def create_model(
         pretrained: start the encoder from its ImageNet weights, which timm downloads.
         drop_path: the share of an encoder's residual branches left out at random in training. The published training
             used 0.1.
+        variant: of the decoder, one of ``ablate.VARIANTS``: complete, or without one of its blocks.
 
     Raises:
         CourseError: for a setting that can't be built, or weights that can't be downloaded.
     """
-    config = ModelConfig(encoder, num_classes, in_channels, tuple(kernel_sizes), expansion, activation, drop_path)
+    sizes = tuple(kernel_sizes)
+    config = ModelConfig(encoder, num_classes, in_channels, sizes, expansion, activation, drop_path, variant)
     if not config.kernel_sizes or any(size < 1 or size % 2 == 0 for size in config.kernel_sizes):
         raise CourseError(f"kernel_sizes must be odd numbers such as (1, 3, 5), not {config.kernel_sizes}.")
     if activation not in ACTIVATIONS:

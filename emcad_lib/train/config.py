@@ -15,6 +15,7 @@ from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.labels import REGIONS
 from emcad_lib.data.planes import PLANES
 from emcad_lib.files import CourseError
+from emcad_lib.model.ablate import COMPLETE, VARIANTS
 from emcad_lib.profiles import PROFILES
 
 SCHEDULES = ("cosine", "constant")
@@ -38,6 +39,7 @@ class TrainConfig:
     runs: str | Path = field(metadata={"help": "folder of all runs"})
     name: str = field(metadata={"help": "name of this run, and of its folder among the runs"})
     encoder: str = _setting(_QUICK.encoder, "encoder, by timm's name for it")
+    variant: str = _setting(COMPLETE, f"of the decoder, for ablations: {', '.join(VARIANTS)}")
     batch_size: int = _setting(16, "slices in a batch")
     epochs: int = _setting(_QUICK.epochs, "times through the training slices")
     seed: int = _setting(0, "start of every random choice")
@@ -67,6 +69,7 @@ class TrainConfig:
             self._demand(name, getattr(self, name) >= 0, "0 or more")
         self._demand("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._demand("drop_path", 0 <= self.drop_path < 1, "at least 0 and below 1")
+        self._demand("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}")
         self._demand("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
         self._demand("mixed_precision", self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS))
         self._demand("modalities", _some_of(self.modalities, MODALITIES), f"one or more of {', '.join(MODALITIES)}")

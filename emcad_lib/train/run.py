@@ -166,6 +166,7 @@ def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
         in_channels=len(config.modalities),
         pretrained=fresh and config.pretrained and not config.encoder_weights,
         drop_path=config.drop_path,
+        variant=config.variant,
     )
     if fresh and config.encoder_weights:
         load_encoder(model, config.encoder_weights)
@@ -176,7 +177,7 @@ def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
 
 def _start_from(model: PVTEMCAD, path: str | Path) -> None:
     earlier = load_weights(path)
-    for name in ("encoder", "num_classes", "in_channels", "kernel_sizes", "expansion", "activation"):
+    for name in ("encoder", "num_classes", "in_channels", "kernel_sizes", "expansion", "activation", "variant"):
         theirs, ours = getattr(earlier.config, name), getattr(model.config, name)
         if theirs != ours:
             raise CourseError(f"{path}: these weights are for a network with {name} {theirs}, this run has {ours}.")

@@ -20,7 +20,8 @@ def test_the_command_line_without_options_gives_the_defaults():
 
 
 def test_every_setting_can_be_given_on_the_command_line():
-    line = """--encoder pvt_v2_b2 --batch-size 25 --epochs 9 --seed 3 --image-size 224 --slices-per-epoch 100
+    line = """--encoder pvt_v2_b2 --variant no-sab --batch-size 25 --epochs 9 --seed 3 --image-size 224
+        --slices-per-epoch 100
         --learning-rate 1e-4 --schedule constant --weight-decay 0.01 --modalities flair t2 --regions whole core
         --planes axial coronal --pretrained --encoder-weights b2.pth --weights old.safetensors --drop-path 0.2
         --no-augment --mixed-precision bf16 --validate-patients 7 --resume"""
@@ -29,6 +30,7 @@ def test_every_setting_can_be_given_on_the_command_line():
 
     expected = {
         "encoder": "pvt_v2_b2",
+        "variant": "no-sab",
         "batch_size": 25,
         "epochs": 9,
         "seed": 3,
@@ -72,6 +74,7 @@ def test_the_defaults_are_those_of_the_quick_profile():
         ("drop_path", 1.0, "below 1"),
         ("image_size", 100, "multiple of 32"),
         ("schedule", "stairs", "cosine or constant"),
+        ("variant", "no-encoder", "no-cab, no-sab"),
         ("mixed_precision", "fp8", "bf16"),
         ("modalities", ("flair", "pet"), "t1ce"),
         ("modalities", (), "one or more"),
