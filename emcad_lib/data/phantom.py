@@ -63,11 +63,13 @@ def build_phantom(recipe: Mapping[str, Any]) -> Phantom:
         anatomy = build_anatomy(recipe["anatomy"], recipe["fields_seed"], mass_effect)
         growth = grow(tumour, anatomy)
         rendered = render(recipe, anatomy, growth)
+    box, found = anatomy.box, growth.labels.numpy() if growth else 0
+    del anatomy, growth
+    _return_freed_memory()  # now, or else what follows comes on top of it
     images = np.zeros((*GRID, len(MODALITIES)), dtype=np.int16, order="F")  # in memory as in a NIfTI file
-    images[anatomy.box] = rendered.permute(1, 2, 3, 0).numpy()
+    images[box] = rendered.permute(1, 2, 3, 0).numpy()
     labels = np.zeros(GRID, dtype=np.uint8, order="F")
-    if growth:
-        labels[anatomy.box] = growth.labels.numpy()
+    labels[box] = found
     return Phantom(images.transpose(3, 0, 1, 2), labels, dict(recipe))
 
 
