@@ -4,7 +4,7 @@ A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import pandas as pd
@@ -17,7 +17,9 @@ from emcad_lib.data.population import POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
 from emcad_lib.lesson import RECORDED
-from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCB
+from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCB, MSDC, SAB
+from emcad_lib.model.trace import trace
+from emcad_lib.model.weights import REFERENCE_WEIGHTS
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
 
@@ -55,6 +57,11 @@ def decoder_all_operations(encoder: str) -> float:
     return total / 1e9
 
 
+def traced(part: str, column: str) -> float:
+    """A number of the tracer's, for B0 on one slice of 224 px. Its own tests hold it against counts by hand."""
+    return float(trace(create_model("pvt_v2_b0"), torch.zeros(1, 3, 224, 224)).loc[part, column])
+
+
 def reference_on_real_patients() -> pd.Series:
     """Dice of the shipped weights on ten real patients, recorded once for each file of weights."""
     return pd.read_csv(RECORDED / "reference_weights_real_patients.csv")["dice"]
@@ -83,6 +90,11 @@ def recorded(definition: str) -> float:
     return float(scores[definition])
 
 
+def from_the_literature(quantity: str) -> float:
+    """A published value; its source stands beside it in the table."""
+    return float(pd.read_csv(RECORDED / "published.csv", index_col="quantity").loc[quantity, "value"])
+
+
 def published(run: str, column: str) -> float:
     """A value of the paper's results."""
     table = published_results().set_index("run")
@@ -95,6 +107,22 @@ def mscb_windows_percent(channels: int) -> float:
     return 100 * sum(branch[0].weight.numel() for branch in block.msdc.branches) / count(block)
 
 
+def drawn(figure: str, row: str, column: str) -> float:
+    """A number behind a figure as it is committed: what the lesson measured on the first phantom patient."""
+    table = pd.read_csv(RECORDED.parent / "data" / f"{figure}.csv")
+    return float(table.set_index(table.columns[0]).loc[row, column])
+
+
+def msdc_width(sizes: Sequence[int], serial: bool = False, blocks: int = 1) -> int:
+    """How many pixels wide the receptive field of MSDCs one after the other is, by the gradient."""
+    chain = [nn.Sequential(*block.branches) if serial else block for block in (MSDC(64, sizes) for _ in range(blocks))]
+    x = torch.randn(4, 64, 25, 25, requires_grad=True)
+    nn.Sequential(*chain).eval()(x)[:, :, 12, 12].sum().backward()
+    assert x.grad is not None
+    return int((x.grad.abs().sum(dim=(0, 1)) > 0).any(dim=0).sum())
+
+
+STAGES = ((32, 56), (64, 28), (160, 14), (256, 7))  # of B0 at 224 px: channels and places a side
 EUCB_STEPS = ((256, 160, 7), (160, 64, 14), (64, 32, 28))  # of B0 at 224 px: channels in and out, and the side before
 
 
@@ -106,6 +134,17 @@ def lgags(count_one: Callable[[LGAG], int]) -> int:
 def idle_biases(gate: LGAG) -> int:
     """Biases right before a batch norm."""
     return sum(part[0].bias.numel() for part in (gate.judge_decoder, gate.judge_skip, gate.agree))
+
+
+def lgag_multiply_adds() -> int:
+    """Of the three gates of B0 at 224 px."""
+    total = 0
+    for width, side in ((160, 14), (64, 28), (32, 56)):
+        gate, features = LGAG(width).eval(), torch.zeros(1, width, side, side)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            gate(features, features)
+        total += counter.get_total_flops() // 2
+    return total
 
 
 def transposed(width: int, width_out: int) -> nn.ConvTranspose2d:
@@ -126,6 +165,13 @@ def eucb_saving_operations() -> float:
     return needed[transposed] / needed[EUCB]
 
 
+def cosine_of_random_kernels() -> float:
+    """The median size of the cosine between a random 3x3 kernel and the one of bilinear interpolation."""
+    line = torch.tensor([0.25, 0.5, 0.25])
+    directions = torch.randn(200_000, 9, generator=torch.Generator().manual_seed(0))
+    return float(torch.cosine_similarity(directions, torch.outer(line, line).flatten()[None]).abs().median())
+
+
 FACTS: dict[str, Callable[[], float]] = {
     # The network's size
     "decoder_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder),
@@ -139,11 +185,16 @@ FACTS: dict[str, Callable[[], float]] = {
     "network_parameters_b2": lambda: count(create_model("pvt_v2_b2", in_channels=1)),
     "decoder_multiply_adds_b0": lambda: decoder_multiply_adds("pvt_v2_b0"),
     "decoder_multiply_adds_b2": lambda: decoder_multiply_adds("pvt_v2_b2"),
+    "mscam4_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder.mscam4),
+    "mscam1_output_mb": lambda: 32 * 56 * 56 * 4 / 2**20,
+    "mscam1_kept_times": lambda: traced("decoder.mscam1", "kept MB") / traced("decoder.mscam1", "output MB"),
+    "network_kept_mb_b0": lambda: traced("sum", "kept MB"),
+    "network_parameters_mb_b0": lambda: 4 * count(create_model("pvt_v2_b0")) / 2**20,
     # Published: Rahman et al. 2024 (arXiv 2405.06880)
-    "paper_decoder_millions_b0": lambda: 0.506,
-    "paper_decoder_millions_b2": lambda: 1.91,
-    "paper_decoder_gflops_b0": lambda: 0.11,
-    "paper_decoder_gflops_b2": lambda: 0.381,
+    "paper_decoder_millions_b0": lambda: from_the_literature("paper_decoder_millions_b0"),
+    "paper_decoder_millions_b2": lambda: from_the_literature("paper_decoder_millions_b2"),
+    "paper_decoder_gflops_b0": lambda: from_the_literature("paper_decoder_gflops_b0"),
+    "paper_decoder_gflops_b2": lambda: from_the_literature("paper_decoder_gflops_b2"),
     # Published: Uzor et al. 2025 (arXiv 2509.05431)
     "paper_best_dice_25": lambda: published("batch size 25", "best_dice"),
     "paper_best_dice_first": lambda: published("first model", "best_dice"),
@@ -156,6 +207,11 @@ FACTS: dict[str, Callable[[], float]] = {
     "recorded_patient": lambda: recorded("patient"),
     "reference_whole_tumour_dice": lambda: 0.861,  # EMCAD-B2 on 48 held-out patients of the Decathlon, 200 epochs
     # Exercises
+    "exercise_00_dice": lambda: 2 * 30 / (40 + 60),
+    "exercise_00_slip": lambda: 30 / (40 + 60),
+    "looks_in_quick": lambda: PROFILES["quick"].epochs * PROFILES["quick"].slices_per_epoch,
+    "toy_empty_pixels": lambda: 100 * 100 - 10 * 10,
+    "exercise_09_updates": lambda: 10 * math.ceil(600 / 6),
     "exercise_11_zero": lambda: 0.4 * 0.8,
     "exercise_11_one": lambda: 0.4 * 0.8 + 0.6,
     # The data
@@ -165,12 +221,40 @@ FACTS: dict[str, Callable[[], float]] = {
     "canvas_mm": lambda: CANVAS_MM,
     "brats_2020_patients": lambda: PROFILES["paper"].patients,
     "iqr_of_a_normal": lambda: NormalDist().inv_cdf(0.75) - NormalDist().inv_cdf(0.25),
-    "raters_agree_whole": lambda: 0.85,  # Dice of two raters, whole tumour: Menze et al. 2015 (the BraTS benchmark)
+    "template_people": lambda: from_the_literature("template_people"),
+    "slices_of_a_brats_file": lambda: from_the_literature("slices_of_a_brats_file"),
+    "real_tumour_slice_percent": lambda: 100 * FACTS["real_tumour_slice_share"](),
+    "raters_agree_whole": lambda: from_the_literature("raters_agree_whole"),
     # 03 and 04: what the blocks cost
     "full_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, bias=False)),
     "depthwise_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, groups=64, bias=False)),
     "mscb_windows_percent_256": lambda: mscb_windows_percent(256),
     "full_branches_256": lambda: sum(count(nn.Conv2d(512, 512, size, bias=False)) for size in (1, 3, 5)),
+    "mscb_parameters_b0": lambda: sum(count(MSCB(c, c)) for c, _ in STAGES),
+    "mscb_multiply_adds_b0": lambda: sum(operations(MSCB(c, c), c, side) for c, side in STAGES) // 2,
+    "mscb_multiply_adds_160": lambda: operations(MSCB(160, 160), 160, 14) // 2,
+    "mscb_share_b0": lambda: 100 * FACTS["mscb_parameters_b0"]() / FACTS["decoder_parameters_b0"](),
+    "mscb_work_share_b0": lambda: FACTS["mscb_multiply_adds_b0"]() / FACTS["decoder_multiply_adds_b0"]() / 1e7,
+    # 03: what the kernels see
+    "spot_middle_5": lambda: drawn("03-spot-filter", "5 pixels", "middle"),
+    "spot_middle_15": lambda: drawn("03-spot-filter", "15 pixels", "middle"),
+    "spot_middle_31": lambda: drawn("03-spot-filter", "31 pixels", "middle"),
+    "example_tumour_across": lambda: drawn("03-spot-filter", "31 pixels", "across"),
+    "widest_window": lambda: 5 * 32,
+    "branches_alike_3": lambda: drawn("03-branches", "3x3", "alike"),
+    "branches_alike_5": lambda: drawn("03-branches", "5x5", "alike"),
+    "width_135_parallel": lambda: msdc_width((1, 3, 5)),
+    "width_135_serial": lambda: msdc_width((1, 3, 5), serial=True),
+    "width_357_parallel": lambda: msdc_width((3, 5, 7)),
+    "width_357_serial": lambda: msdc_width((3, 5, 7), serial=True),
+    "width_135_three": lambda: msdc_width((1, 3, 5), blocks=3),
+    "random_middle": lambda: drawn("03-trained-fields", "random weights", "the middle"),
+    "trained_middle_1": lambda: drawn("03-trained-fields", "trained, stage 1", "the middle"),
+    "trained_middle_2": lambda: drawn("03-trained-fields", "trained, stage 2", "the middle"),
+    "trained_middle_3": lambda: drawn("03-trained-fields", "trained, stage 3", "the middle"),
+    "pixel_half_random": lambda: drawn("03-field-of-a-pixel", "random weights", "half_within_mm"),
+    "pixel_half_trained": lambda: drawn("03-field-of-a-pixel", "trained", "half_within_mm"),
+    # 04: which channels and where
     "cab_parameters_256": lambda: count(CAB(256)),
     "full_matrix_256": lambda: count(nn.Linear(256, 256, bias=False)),
     # 05: the attention gate
@@ -180,6 +264,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "lgag_idle_biases_b0": lambda: lgags(idle_biases),
     "lgag_parameters_b0": lambda: lgags(count),
     "lgag_share_b0": lambda: 100 * lgags(count) / count(create_model("pvt_v2_b0").decoder),
+    "sab_parameters": lambda: count(SAB()),
+    "lgag_grouping_saves_160": lambda: FACTS["lgag_full_3x3_160"]() / FACTS["lgag_grouped_3x3_160"](),
+    "lgag_for_each_channel_160": lambda: 1 + 80 * 159 / count(LGAG(160)) + 3 * 159 / count(LGAG(160)),
+    "lgag_share_multiply_adds_b0": lambda: lgag_multiply_adds() / FACTS["paper_decoder_gflops_b0"]() / 1e7,
     "initial_spread": lambda: create_model().decoder.eucb3.pointwise.weight.std().item(),
     "sigmoid_of_minus_one": lambda: 1 / (1 + math.exp(1)),
     "sigmoid_of_one": lambda: 1 / (1 + math.exp(-1)),
@@ -188,12 +276,21 @@ FACTS: dict[str, Callable[[], float]] = {
     "transposed_parameters_b0": lambda: sum(count(transposed(c, out)) for c, out, _ in EUCB_STEPS),
     "eucb_saving_parameters": lambda: FACTS["transposed_parameters_b0"]() / FACTS["eucb_parameters_b0"](),
     "eucb_saving_multiply_adds": lambda: eucb_saving_operations(),
+    "eucb_share_parameters_b0": lambda: FACTS["eucb_parameters_b0"]() / FACTS["paper_decoder_millions_b0"]() / 1e4,
+    "eucb_share_multiply_adds_b0": lambda: (
+        sum(operations(EUCB(c, out), c, side) for c, out, side in EUCB_STEPS) / 2e7 / FACTS["paper_decoder_gflops_b0"]()
+    ),
+    "cosine_of_random_kernels": lambda: cosine_of_random_kernels(),
     "head_parameters_b0": lambda: count(create_model("pvt_v2_b0").heads),
+    "decoder_and_heads_b0": lambda: FACTS["decoder_parameters_b0"]() + FACTS["head_parameters_b0"](),
+    "sigmoid_of_zero": lambda: 1 / (1 + math.exp(0)),
     "sigmoid_of_minus_two": lambda: 1 / (1 + math.exp(2)),
     "sigmoid_of_two": lambda: 1 / (1 + math.exp(-2)),
+    "mutation_subsets": lambda: 2**4 - 1,
     "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
     # The reference weights
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
+    "reference_megabytes": lambda: REFERENCE_WEIGHTS.stat().st_size / 1e6,
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
     "first_training_best": lambda: best_of_training("first"),
     "second_training_best": lambda: best_of_training("second"),
