@@ -17,7 +17,7 @@ from emcad_lib.data.population import POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
 from emcad_lib.lesson import RECORDED
-from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCB, MSDC, SAB
+from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCAM, MSCB, MSDC, SAB
 from emcad_lib.model.trace import trace
 from emcad_lib.model.weights import REFERENCE_WEIGHTS
 from emcad_lib.profiles import PROFILES
@@ -107,7 +107,7 @@ def mscb_windows_percent(channels: int) -> float:
     return 100 * sum(branch[0].weight.numel() for branch in block.msdc.branches) / count(block)
 
 
-def drawn(figure: str, row: str, column: str) -> float:
+def drawn(figure: str, row: str | int, column: str) -> float:
     """A number behind a figure as it is committed: what the lesson measured on the first phantom patient."""
     table = pd.read_csv(RECORDED.parent / "data" / f"{figure}.csv")
     return float(table.set_index(table.columns[0]).loc[row, column])
@@ -185,6 +185,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "network_parameters_b2": lambda: count(create_model("pvt_v2_b2", in_channels=1)),
     "decoder_multiply_adds_b0": lambda: decoder_multiply_adds("pvt_v2_b0"),
     "decoder_multiply_adds_b2": lambda: decoder_multiply_adds("pvt_v2_b2"),
+    "lift_parameters": lambda: count(create_model(in_channels=1).lift),
     "mscam4_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder.mscam4),
     "mscam1_output_mb": lambda: 32 * 56 * 56 * 4 / 2**20,
     "mscam1_kept_times": lambda: traced("decoder.mscam1", "kept MB") / traced("decoder.mscam1", "output MB"),
@@ -247,6 +248,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "width_135_serial": lambda: msdc_width((1, 3, 5), serial=True),
     "width_357_parallel": lambda: msdc_width((3, 5, 7)),
     "width_357_serial": lambda: msdc_width((3, 5, 7), serial=True),
+    "width_357_two": lambda: msdc_width((3, 5, 7), blocks=2),
     "width_135_three": lambda: msdc_width((1, 3, 5), blocks=3),
     "random_middle": lambda: drawn("03-trained-fields", "random weights", "the middle"),
     "trained_middle_1": lambda: drawn("03-trained-fields", "trained, stage 1", "the middle"),
@@ -256,6 +258,25 @@ FACTS: dict[str, Callable[[], float]] = {
     "pixel_half_trained": lambda: drawn("03-field-of-a-pixel", "trained", "half_within_mm"),
     # 04: which channels and where
     "cab_parameters_256": lambda: count(CAB(256)),
+    "cab_parameters_b0": lambda: sum(count(CAB(c)) for c, _ in STAGES),
+    "cab_multiply_adds_b0": lambda: sum(operations(CAB(c), c, side) for c, side in STAGES) // 2,
+    "sab_multiply_adds_b0": lambda: sum(operations(SAB(), c, side) for c, side in STAGES) // 2,
+    "mscam_parameters_b0": lambda: sum(count(MSCAM(c, shared_sab=SAB())) for c, _ in STAGES) + count(SAB()),
+    "mscam_multiply_adds_b0": lambda: sum(operations(MSCAM(c), c, side) for c, side in STAGES) // 2,
+    "attention_share_b0": lambda: 100 * (1 - FACTS["mscb_parameters_b0"]() / FACTS["mscam_parameters_b0"]()),
+    "attention_work_share_b0": lambda: 100 * (1 - FACTS["mscb_multiply_adds_b0"]() / FACTS["mscam_multiply_adds_b0"]()),
+    "cab_open_1": lambda: drawn("04-channel-knobs", 1, "open beyond half"),
+    "cab_open_4": lambda: drawn("04-channel-knobs", 4, "open beyond half"),
+    "cab_lowest_4": lambda: drawn("04-channel-knobs", 4, "lowest knob"),
+    "cab_spread_1": lambda: drawn("04-two-slices", 1, "spread over the channels"),
+    "cab_spread_4": lambda: drawn("04-two-slices", 4, "spread over the channels"),
+    "cab_change_1": lambda: drawn("04-two-slices", 1, "change from slice to slice"),
+    "cab_change_4": lambda: drawn("04-two-slices", 4, "change from slice to slice"),
+    "cab_open_tells_1": lambda: drawn("04-open-and-closed-channels", 1, "most open"),
+    "cab_closed_tells_1": lambda: drawn("04-open-and-closed-channels", 1, "most closed"),
+    "sab_lowest_1": lambda: drawn("04-where-sab-looks", "stage 1", "lowest"),
+    "sab_lowest_4": lambda: drawn("04-where-sab-looks", "stage 4", "lowest"),
+    "sab_highest_4": lambda: drawn("04-where-sab-looks", "stage 4", "highest"),
     "full_matrix_256": lambda: count(nn.Linear(256, 256, bias=False)),
     # 05: the attention gate
     "lgag_full_3x3_160": lambda: count(nn.Conv2d(160, 80, 3, bias=False)),
@@ -287,6 +308,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "sigmoid_of_minus_two": lambda: 1 / (1 + math.exp(2)),
     "sigmoid_of_two": lambda: 1 / (1 + math.exp(-2)),
     "mutation_subsets": lambda: 2**4 - 1,
+    "one_to_nine": lambda: sum(range(1, 10)),
     "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
     # The reference weights
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
