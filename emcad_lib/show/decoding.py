@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from emcad_lib.show import plots
+from emcad_lib.show.looks import OUTLINES, draw_outline, draw_patient
 
 Array = NDArray[Any]
+FLAIR = "FLAIR and tumour"  # above the slice
 
 
 def gate_at_work(image: Array, tumour: Array, asked: Array, opening: Array, offered: Array, title: str = "") -> Figure:
@@ -33,7 +34,7 @@ def gate_at_work(image: Array, tumour: Array, asked: Array, opening: Array, offe
     """
     figure, axes = plots.new_figure(14, 3, 1, 5)
     most = float(offered.max()) or 1.0
-    draw_patient(axes[0, 0], image, tumour)
+    draw_patient(axes[0, 0], image, tumour, FLAIR)
     for place, values, name, limits in (
         (axes[0, 1], asked, "g: how strong it asks", None),
         (axes[0, 2], opening, "opening", (0, 1)),
@@ -42,7 +43,7 @@ def gate_at_work(image: Array, tumour: Array, asked: Array, opening: Array, offe
     ):
         colours = "viridis" if values is opening else "gray"
         plots.draw_map(figure, place, values, tumour.shape, name, limits=limits, colours=colours)
-        draw_outline(place, tumour, over=colours)
+        draw_outline(place, tumour, OUTLINES.get(colours, "white"))
     figure.suptitle(title)
     return figure
 
@@ -88,11 +89,11 @@ def doubled(
         title: above all.
     """
     figure, axes = plots.new_figure(13, 3.3, 1, 4)
-    draw_patient(axes[0, 0], image, tumour)
+    draw_patient(axes[0, 0], image, tumour, FLAIR)
     for place, values, name in ((axes[0, 1], before, "before"), (axes[0, 2], after, f"after: {way}")):
         size = " x ".join(str(side) for side in values.shape)
         plots.draw_map(figure, place, values, tumour.shape, f"{name}\n{size} places", colours="gray")
-        draw_outline(place, tumour, over="gray")
+        draw_outline(place, tumour, OUTLINES["gray"])
     plots.draw_map(figure, axes[0, 3], constant, title="what it makes\nof a constant 1", limits=(-4, 4))
     figure.suptitle(title)
     return figure
@@ -113,32 +114,14 @@ def four_heads(
     """
     figure, axes = plots.new_figure(13, 3, 1, 1 + len(probabilities))
     plots.draw_slice(axes[0, 0], image, title=f"FLAIR and {head}")
-    _contour(axes[0, 0], tumour, "white", centre=0.0)
-    _contour(axes[0, 0], probabilities[head] > threshold, plots.COLOURS["orange"], centre=0.0)
+    draw_outline(axes[0, 0], tumour, "white", centre=0)
+    draw_outline(axes[0, 0], probabilities[head] > threshold, plots.COLOURS["orange"], centre=0)
     for place, (name, probability) in zip(axes[0, 1:], probabilities.items(), strict=True):
         picture = _draw(place, probability, tumour, name, 1.0, "viridis")
-        _contour(place, probability > threshold, plots.COLOURS["orange"], centre=0.5)
+        draw_outline(place, probability > threshold, plots.COLOURS["orange"])
     figure.colorbar(picture, ax=axes[0].tolist(), label="probability", shrink=0.8)
     figure.suptitle(title)
     return figure
-
-
-def draw_patient(axes: Axes, image: Array, tumour: Array, title: str = "FLAIR and tumour") -> None:
-    """Draw a slice (H, W) with the outline of a tumour mask (H, W)."""
-    plots.draw_slice(axes, image, title=title)
-    _contour(axes, tumour, plots.REGION_COLOURS["whole"], centre=0.0)
-
-
-def draw_outline(axes: Axes, tumour: Array, over: str = "viridis") -> None:
-    """Draw the outline of a tumour mask (H, W) on a map that `plots.draw_map` has stretched over (H, W) pixels."""
-    _contour(axes, tumour, "white" if over == "viridis" else plots.REGION_COLOURS["whole"], centre=0.5)
-
-
-def _contour(axes: Axes, mask: Array, colour: str, centre: float) -> None:
-    inside = np.asarray(mask) > 0
-    if inside.any() and not inside.all():  # or else there is no line, and matplotlib warns
-        down, across = (np.arange(side) + centre for side in inside.shape)
-        axes.contour(across, down, inside, levels=[0.5], colors=[colour], linewidths=1)
 
 
 def _draw(axes: Axes, values: Array, tumour: Array, title: str, most: float, colours: str) -> AxesImage:
@@ -147,7 +130,7 @@ def _draw(axes: Axes, values: Array, tumour: Array, title: str, most: float, col
     picture = axes.imshow(
         values, cmap=colours, vmin=0, vmax=most, extent=(0, width, height, 0), interpolation="nearest"
     )
-    draw_outline(axes, tumour, over=colours)
+    draw_outline(axes, tumour, OUTLINES.get(colours, "white"))
     axes.set_title(title, fontsize="medium")
     axes.set_axis_off()
     return picture

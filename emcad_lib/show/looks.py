@@ -148,10 +148,23 @@ def draw_outlined_map(
     """Draw a map (h, w) over the field of view of a mask (H, W), with the mask's outline. See `beside_slice`."""
     mask = np.asarray(tumour).astype(bool)
     plots.draw_map(figure, axes, np.asarray(values), mask.shape, title, label, limits, colours)
-    if mask.any() and not mask.all():
-        rows, columns = (np.arange(length) + 0.5 for length in mask.shape)
-        axes.contour(columns, rows, mask, levels=[0.5], colors=[OUTLINES.get(colours, "white")], linewidths=1.0)
+    draw_outline(axes, mask, OUTLINES.get(colours, "white"))
     axes.title.set_fontsize(10)
+
+
+def draw_outline(axes: Axes, mask: np.ndarray, colour: str = "white", centre: float = 0.5) -> None:
+    """Draw the outline of a mask (H, W), if there is any.
+
+    Args:
+        axes: with a map that is stretched over (H, W) pixels, or with a slice.
+        mask: 0 or False outside.
+        colour: of the line.
+        centre: where the centre of the first pixel lies: 0.5 on a stretched map, 0 on a slice.
+    """
+    inside = np.asarray(mask) > 0
+    if inside.any() and not inside.all():  # or else there is no line, and matplotlib warns
+        rows, columns = (np.arange(length) + centre for length in inside.shape)
+        axes.contour(columns, rows, inside, levels=[0.5], colors=[colour], linewidths=1.0)
 
 
 def _few(channels: Sequence[int]) -> str:

@@ -57,12 +57,15 @@ def slider(label: str, low: int, high: int, value: int, step: int = 1) -> ipywid
 
 
 def choice(label: str, options: Sequence[Any] | Mapping[str, Any], value: Any = None) -> ipywidgets.Dropdown:
-    """A menu. ``options``: values, or values by the names to show."""
+    """A menu. ``options``: values, or values by the names to show.
+
+    By keyboard: Space opens it, arrows choose, Enter takes. While it's closed, JupyterLab takes the keys for its own.
+    """
     pairs = list(options.items()) if isinstance(options, Mapping) else [(str(option), option) for option in options]
     return ipywidgets.Dropdown(options=pairs, value=pairs[0][1] if value is None else value, description=label, **_WIDE)
 
 
-_WIDE: dict[str, Any] = {"style": {"description_width": "8em"}, "layout": {"width": "30em"}}
+_WIDE: dict[str, Any] = {"style": {"description_width": "10em"}, "layout": {"width": "32em"}}
 
 
 def explore_slices(images: np.ndarray, regions: np.ndarray, modalities: Sequence[str]) -> ipywidgets.VBox:

@@ -2,8 +2,8 @@
 
 A number in prose carries a mark right behind it, ``506,507<!--fact:decoder_parameters_b0-->``, whose name is a function
 in facts.py, or ``0.8<!--given-->`` where the text sets a number (in an exercise, say) and claims nothing. Decimals,
-percentages and whole numbers from 1,000 on need one of both, unless they are part of code, of a formula, a link, a date,
-a version, an arXiv number or the table of what a notebook costs. Smaller ones may carry one.
+percentages and whole numbers from 1,000 on need one of both, unless they are part of code, of a formula, a link, a
+date, a version, an arXiv number or the table of what a notebook costs. Smaller ones may carry one.
 """
 
 from __future__ import annotations
