@@ -279,6 +279,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "sab_highest_4": lambda: drawn("04-where-sab-looks", "stage 4", "highest"),
     "full_matrix_256": lambda: count(nn.Linear(256, 256, bias=False)),
     # 05: the attention gate
+    "correlation_of_equal_voices": lambda: 1 / math.sqrt(2),  # of one of two independent ones with their sum
     "lgag_full_3x3_160": lambda: count(nn.Conv2d(160, 80, 3, bias=False)),
     "lgag_grouped_3x3_160": lambda: LGAG(160).judge_skip[0].weight.numel(),
     "lgag_all_full_3x3": lambda: lgags(lambda gate: 2 * 9 * gate.judge_skip[0].in_channels * gate.agree[0].in_channels),
@@ -297,6 +298,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "transposed_parameters_b0": lambda: sum(count(transposed(c, out)) for c, out, _ in EUCB_STEPS),
     "eucb_saving_parameters": lambda: FACTS["transposed_parameters_b0"]() / FACTS["eucb_parameters_b0"](),
     "eucb_saving_multiply_adds": lambda: eucb_saving_operations(),
+    "paper_decoder_million_multiply_adds_b0": lambda: 1000 * FACTS["paper_decoder_gflops_b0"](),
     "eucb_share_parameters_b0": lambda: FACTS["eucb_parameters_b0"]() / FACTS["paper_decoder_millions_b0"]() / 1e4,
     "eucb_share_multiply_adds_b0": lambda: (
         sum(operations(EUCB(c, out), c, side) for c, out, side in EUCB_STEPS) / 2e7 / FACTS["paper_decoder_gflops_b0"]()

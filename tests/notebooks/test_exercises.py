@@ -228,7 +228,7 @@ WRONG: dict[str, list[str]] = {
         gate("self.agree = nn.Sequential(nn.Conv2d(half, channels, 1, bias=False), nn.BatchNorm2d(channels))"),
         gate("self.agree = nn.Sequential(nn.Conv2d(half, half, 1), nn.BatchNorm2d(half))"),
     ],
-    "06-1": ["even_sizes = [2, 4]", "even_sizes = [2, 3, 4, 5, 6]", "even_sizes = 2"],
+    "06-1": ["even_sizes = [2, 4, 6]", "even_sizes = [3]", "even_sizes = [3, 4, 5, 6]", "even_sizes = 3"],
     "06-2": [
         "def bilinear_kernel():\n    return torch.full((3, 3), 1 / 9)",
         "def bilinear_kernel():\n    return torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])) / 4",
