@@ -130,7 +130,7 @@ class _Drawing:
         """What the colours mean, at the bottom."""
         place = self.figure.add_axes((0.56, 0.062, 0.4, 0.018))
         bar = self.figure.colorbar(ScalarMappable(self.norm, SHADES), cax=place, orientation="horizontal")
-        bar.set_label(self.label, fontsize=9)
+        bar.set_label(f"{self.label} (square-root scale)", fontsize=9)
         high = float(self.values.max())
         ticks = [0, high / 16, high / 4, high]
         bar.set_ticks(ticks, labels=[self.write(tick) for tick in ticks])
@@ -168,6 +168,7 @@ def _draw_stage(
     drawing.line((REFINE + half, y), (HEAD - 0.625, y))
     drawing.line((HEAD + 0.625, y), (MAP - 0.16, y))
     drawing.words(f"p{stage}", MAP, y, fontweight="bold")
+    drawing.words("logits", MAP, y - 0.2, fontsize=8)
     if stage == 4:
         drawing.line((ENCODER + half, y), (REFINE - half, y))
         return
@@ -203,7 +204,6 @@ def _draw_input(drawing: _Drawing, encoder: dict[tuple[str, int], str]) -> None:
     else:
         drawing.line((ENCODER, top - 0.12), (ENCODER, _row(1) + BOX["height"] / 2))
     drawing.words(f"slice {height} x {width}", ENCODER, top, fontweight="bold")
-    drawing.words("logits", MAP, top - 0.5)
 
 
 def _draw_shared(drawing: _Drawing) -> None:

@@ -41,7 +41,7 @@ def decoder_multiply_adds(encoder: str) -> float:
 def decoder_all_operations(encoder: str) -> float:
     """What the decoder does for one slice of 224 px, in units of 10^9, counted by formula and not by hooks.
 
-    Multiply-adds of convolutions, and one operation for each number that anything else touches (BN: two).
+    Multiply-adds of convolutions, and one operation for each number that another module touches (BN: two).
     """
     sides = (56, 28, 14, 7)
     widths = create_model(encoder).encoder.feature_info.channels()
@@ -55,6 +55,18 @@ def decoder_all_operations(encoder: str) -> float:
             total += places * (below + 2 * below + below + width)  # EUCB: doubling, BN, ReLU, bias
             total += places * (2 * half + 2 * 2 * half + half + 1 + 2)  # LGAG: biases, BNs and the ReLU
     return total / 1e9
+
+
+def decoder_with_plain_operations(encoder: str) -> float:
+    """The same with each plain ``+`` and ``*`` between modules, one operation for each number that it gives."""
+    plain = 0
+    widths = create_model(encoder).encoder.feature_info.channels()
+    for stage, (width, side) in enumerate(zip(widths, (56, 28, 14, 7), strict=True)):
+        # MSCAM: the products with CAB's and SAB's knobs, two sums of three branches twice as wide, the shortcut
+        plain += side * side * (2 * width + 2 * 2 * width + width)
+        if stage < 3:  # LGAG: the sum of both judges and the product with the opening; then u + LGAG
+            plain += side * side * (width // 2 + width + width)
+    return decoder_all_operations(encoder) + plain / 1e9
 
 
 def traced(part: str, column: str) -> float:
@@ -178,9 +190,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "decoder_parameters_b2": lambda: count(create_model("pvt_v2_b2").decoder),
     "decoder_all_operations_b0": lambda: decoder_all_operations("pvt_v2_b0"),
     "decoder_all_operations_b2": lambda: decoder_all_operations("pvt_v2_b2"),
+    "decoder_with_plain_operations_b0": lambda: decoder_with_plain_operations("pvt_v2_b0"),
+    "decoder_with_plain_operations_b2": lambda: decoder_with_plain_operations("pvt_v2_b2"),
     "decoder_parameters_b0_without_windows": lambda: count(create_model().decoder) - 35 * 2 * (32 + 64 + 160 + 256),
     "decoder_parameters_b0_357": lambda: count(create_model("pvt_v2_b0", kernel_sizes=(3, 5, 7)).decoder),
-    "decoder_parameters_b2_357": lambda: count(create_model("pvt_v2_b2", kernel_sizes=(3, 5, 7)).decoder),
     "network_parameters_b0": lambda: count(create_model("pvt_v2_b0", in_channels=1)),
     "network_parameters_b2": lambda: count(create_model("pvt_v2_b2", in_channels=1)),
     "decoder_multiply_adds_b0": lambda: decoder_multiply_adds("pvt_v2_b0"),
@@ -229,13 +242,13 @@ FACTS: dict[str, Callable[[], float]] = {
     # 03 and 04: what the blocks cost
     "full_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, bias=False)),
     "depthwise_convolution_64_5": lambda: count(nn.Conv2d(64, 64, 5, groups=64, bias=False)),
+    "mscb_windows_percent_32": lambda: mscb_windows_percent(32),
     "mscb_windows_percent_256": lambda: mscb_windows_percent(256),
     "full_branches_256": lambda: sum(count(nn.Conv2d(512, 512, size, bias=False)) for size in (1, 3, 5)),
     "mscb_parameters_b0": lambda: sum(count(MSCB(c, c)) for c, _ in STAGES),
     "mscb_multiply_adds_b0": lambda: sum(operations(MSCB(c, c), c, side) for c, side in STAGES) // 2,
     "mscb_multiply_adds_160": lambda: operations(MSCB(160, 160), 160, 14) // 2,
-    "mscb_share_b0": lambda: 100 * FACTS["mscb_parameters_b0"]() / FACTS["decoder_parameters_b0"](),
-    "mscb_work_share_b0": lambda: FACTS["mscb_multiply_adds_b0"]() / FACTS["decoder_multiply_adds_b0"]() / 1e7,
+    "mscb_share_b0": lambda: FACTS["mscb_parameters_b0"]() / FACTS["paper_decoder_millions_b0"]() / 1e4,
     # 03: what the kernels see
     "spot_middle_5": lambda: drawn("03-spot-filter", "5 pixels", "middle"),
     "spot_middle_15": lambda: drawn("03-spot-filter", "15 pixels", "middle"),
@@ -272,8 +285,11 @@ FACTS: dict[str, Callable[[], float]] = {
     "cab_spread_4": lambda: drawn("04-two-slices", 4, "spread over the channels"),
     "cab_change_1": lambda: drawn("04-two-slices", 1, "change from slice to slice"),
     "cab_change_4": lambda: drawn("04-two-slices", 4, "change from slice to slice"),
-    "cab_open_tells_1": lambda: drawn("04-open-and-closed-channels", 1, "most open"),
-    "cab_closed_tells_1": lambda: drawn("04-open-and-closed-channels", 1, "most closed"),
+    "flair_maximum_least": lambda: drawn("04-two-slices", 1, "maximum, least tumour"),
+    "flair_maximum_most": lambda: drawn("04-two-slices", 1, "maximum, most tumour"),
+    "cab_open_tells_4": lambda: drawn("04-open-and-closed-channels", 4, "most open: tells"),
+    "cab_closed_tells_4": lambda: drawn("04-open-and-closed-channels", 4, "most closed: tells"),
+    "cab_closed_knob_4": lambda: drawn("04-open-and-closed-channels", 4, "most closed: knob"),
     "sab_lowest_1": lambda: drawn("04-where-sab-looks", "stage 1", "lowest"),
     "sab_lowest_4": lambda: drawn("04-where-sab-looks", "stage 4", "lowest"),
     "sab_highest_4": lambda: drawn("04-where-sab-looks", "stage 4", "highest"),
@@ -287,6 +303,11 @@ FACTS: dict[str, Callable[[], float]] = {
     "lgag_parameters_b0": lambda: lgags(count),
     "lgag_share_b0": lambda: 100 * lgags(count) / count(create_model("pvt_v2_b0").decoder),
     "sab_parameters": lambda: count(SAB()),
+    "decoder_attention_share_b0": lambda: (
+        100
+        * sum(FACTS[name]() for name in ("cab_parameters_b0", "sab_parameters", "lgag_parameters_b0"))
+        / FACTS["decoder_parameters_b0"]()
+    ),
     "lgag_grouping_saves_160": lambda: FACTS["lgag_full_3x3_160"]() / FACTS["lgag_grouped_3x3_160"](),
     "lgag_for_each_channel_160": lambda: 1 + 80 * 159 / count(LGAG(160)) + 3 * 159 / count(LGAG(160)),
     "lgag_share_multiply_adds_b0": lambda: lgag_multiply_adds() / FACTS["paper_decoder_gflops_b0"]() / 1e7,

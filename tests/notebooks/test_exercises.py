@@ -169,6 +169,7 @@ SHUFFLE = """def as_pixel_shuffle(transposed):
     pointwise.bias.data = {}
     return nn.Sequential(pointwise, nn.PixelShuffle(2))
 """
+UNITS = "def units_kept(branches, wide):\n    return {}"
 
 # Three answers that somebody could give and that aren't right, for each exercise. ANSWER is the name that is asked for.
 WRONG: dict[str, list[str]] = {
@@ -247,12 +248,12 @@ WRONG: dict[str, list[str]] = {
     ],
     "07-1": ["expansion_4 = 2 * 506_507", "expansion_4 = 506_507", "expansion_4 = '935563'"],
     "07-2": [
-        "def msdc_multiply_adds(channels, kernel_sizes, height, width):\n"
-        "    return sum(kernel_sizes) ** 2 * channels * height * width",
-        "def msdc_multiply_adds(channels, kernel_sizes, height, width):\n"
-        "    return sum(k * k for k in kernel_sizes) * channels ** 2 * height * width",
-        "def msdc_multiply_adds(channels, kernel_sizes, height, width):\n"
-        "    return 2 * sum(k * k for k in kernel_sizes) * channels * height * width",
+        UNITS.format("24"),
+        UNITS.format("3 + 3 * 2 + branches * 2 * 2 + 2 + 1"),  # forgot the expansion
+        UNITS.format("3 + 2 * wide + branches * 3 * wide + wide + 1"),  # the branches' common input for each of them
+        UNITS.format("3 * wide + branches * 2 * wide + wide + 1"),  # without the inputs of CAB, SAB and MSCB
+        UNITS.format("3 + 3 * wide + branches * wide + wide + 1"),  # one map in each branch
+        UNITS.format("3 + 3 * wide + branches * 2 * wide + wide + wide"),  # what BN gets at the end isn't wide
     ],
     "07-3": [
         without_gates(d3="self.eucb3(d4) + self.lgag3(self.eucb3(d4), x3)"),

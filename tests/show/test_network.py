@@ -69,6 +69,13 @@ def test_every_part_is_drawn_once_under_its_name_in_the_code(parts):
     assert {f"decoder.{name}" for name, _ in model.decoder.named_children()} <= set(names)
     assert {f"{letter}{stage}" for letter in "Xdp" for stage in (1, 2, 3, 4)} <= set(written)
     assert {"u1", "u2", "u3", "slice 224 x 224"} <= set(written)
+    assert written.count("logits") == 4  # below each p
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_the_bar_says_that_its_scale_is_a_square_root(parts, quantity):
+    (label,) = [text.get_text() for text in words(draw_network(parts, quantity)) if "scale" in text.get_text()]
+    assert label == f"{QUANTITIES[quantity][2]} (square-root scale)"
 
 
 def test_another_name_in_the_code_is_another_name_in_the_drawing(parts):
