@@ -4,7 +4,8 @@ Trains one small network on complete phantoms and one for each ingredient left o
 all with the same patients, updates and settings, and scores each on the real patients of DIR: whole-tumour Dice per
 patient, axial slices, nothing averaged. Another seed starts from other weights and draws the slices in another order.
 What is done already is kept in --work, so that an interrupted run goes on where it stopped. With --record the table is
-written to figures/recorded/. It shows and keeps no picture of a patient.
+written to figures/recorded/, in place of what was recorded for this version of the phantom. It shows and keeps no
+picture of a patient.
 """
 
 from __future__ import annotations
@@ -98,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     print(table.pivot(index="left_out", columns="seed", values="dice").round(3).to_string())
     if arguments.record:
-        with replacing(RECORDED / "phantom_ablation.csv") as beside:
+        recorded = RECORDED / "phantom_ablation.csv"
+        if recorded.is_file():  # trainings on earlier versions of the phantom stay
+            earlier = pd.read_csv(recorded)
+            table = pd.concat([earlier[earlier["phantom_version"] != PHANTOM_VERSION], table])
+        with replacing(recorded) as beside:
             table.to_csv(beside, index=False, float_format="%.3f")
     return 0
 
