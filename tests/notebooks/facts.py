@@ -96,6 +96,12 @@ def ablation(left_out: str) -> pd.Series:
     return table.loc[table["left_out"] == left_out, "dice"]
 
 
+def block_ablation(variant: str) -> pd.Series:
+    """Mean Dice of unseen phantom patients after training B0 in one of its variants, by seed."""
+    table = pd.read_csv(RECORDED / "block_ablation.csv")
+    return table.loc[(table["variant"] == variant) & (table["encoder"] == "pvt_v2_b0"), "dice"]
+
+
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
     scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
@@ -341,6 +347,14 @@ FACTS: dict[str, Callable[[], float]] = {
     "second_training_best": lambda: best_of_training("second"),
     "medians_that_fit": lambda: phantoms_and_population()["median fits"].sum(),
     "spreads_that_fit": lambda: phantoms_and_population()["spread"].between(0.5, 2).sum(),
+    "paper_ablation_dice_eucb": lambda: from_the_literature("paper_ablation_dice_eucb"),
+    "paper_ablation_dice_all": lambda: from_the_literature("paper_ablation_dice_all"),
+    "paper_ablation_millions_mscam": lambda: from_the_literature("paper_ablation_millions_mscam"),
+    "without_lgag_millions_b2": lambda: count(create_model("pvt_v2_b2", variant="no-lgag").decoder) / 1e6,
+    "block_ablation_complete_highest": lambda: block_ablation("complete").max(),
+    "block_ablation_complete_lowest": lambda: block_ablation("complete").min(),
+    "block_ablation_without_lgag": lambda: block_ablation("no-lgag").mean(),
+    "block_ablation_slices": lambda: pd.read_csv(RECORDED / "block_ablation.csv")["slices"].unique().item(),
     "ablation_slices": lambda: pd.read_csv(RECORDED / "phantom_ablation.csv")["slices"].unique().item(),
     "ablation_complete": lambda: ablation("nothing").mean(),
     "ablation_complete_lowest": lambda: ablation("nothing").min(),
