@@ -94,15 +94,18 @@ def _named(source: str) -> str:
 
 
 def fingerprint(notebook: Path, lesson: Lesson) -> str:
-    """A hash of all that decides what a notebook's figures look like."""
+    """A hash of all that decides what a notebook's figures look like: code, settings, and the data that it names."""
     digest = hashlib.sha256()
     cells = nbformat.read(notebook, as_version=4).cells
-    digest.update(json.dumps([[cell.cell_type, cell.source] for cell in cells]).encode())
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    digest.update(json.dumps(code).encode())
     for source in sorted(Path(__file__).parent.rglob("*")):
         if source.suffix in (".py", ".safetensors"):
             digest.update(sha256(source).encode())
     for table in sorted(RECORDED.rglob("*.csv")):
-        digest.update(sha256(table).encode())
+        names = table.relative_to(RECORDED).with_suffix("").parts  # a recorded run is named by its folder
+        if any(name in source for name in names for source in code):
+            digest.update(sha256(table).encode())
     digest.update(lesson.cache.hash.encode())
     digest.update(repr((lesson.profile, lesson.seed, versions())).encode())
     return digest.hexdigest()

@@ -237,13 +237,27 @@ def test_other_settings_patients_or_versions_run_everything_again(make, monkeypa
     assert make(**settings) == ["01_one", "02_two"]
 
 
-def test_a_changed_recorded_table_runs_everything_again(make, monkeypatch, tmp_path):
-    (tmp_path / "recorded").mkdir()
+@pytest.mark.parametrize(
+    ("table", "run_again"),
+    [("02-bars.csv", ["02_two"]), ("02-bars/history.csv", ["02_two"]), ("of_no_notebook.csv", [])],
+)
+def test_a_changed_recorded_table_runs_the_notebooks_again_that_name_it(make, monkeypatch, tmp_path, table, run_again):
+    path = tmp_path / "recorded" / table
+    path.parent.mkdir(parents=True)
     monkeypatch.setattr(figures, "RECORDED", tmp_path / "recorded")
     make()
-    (tmp_path / "recorded" / "scores.csv").write_text("score\n0.5\n")
+    path.write_text("score\n0.5\n")
 
-    assert make() == ["01_one", "02_two"]
+    assert make() == run_again
+
+
+def test_changed_prose_alone_runs_nothing_again(make, course):
+    make()
+    notebook = nbformat.read(course[0], as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("Words."))
+    nbformat.write(notebook, course[0])
+
+    assert make() == []
 
 
 def test_changed_outputs_alone_run_nothing_again(make, course):

@@ -7,10 +7,12 @@ regions overlap: the whole tumour contains its core, and the core its enhancing 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CROSS_ENTROPY_SHARE = 0.3
 DICE_SHARE = 0.7
@@ -59,18 +61,53 @@ def mutation_loss(maps: Sequence[Tensor], target: Tensor) -> Tensor:
     of the 15 segmentation losses, so at the start of training it is about 15 times what one map would give.
 
     Args:
-        maps: logits [p4, p3, p2, p1], each (B, R, H, W).
+        maps: logits [p4, p3, p2, p1], each (B, R, H, W). Those of 16 bits are judged in 32.
         target: (B, R, H, W), 0 or 1.
 
     Returns:
-        a scalar.
+        a scalar, float32 or float64.
 
     Source: Rahman et al. 2024 (arXiv 2405.06880), section 3.3, where the subsets are called MUTATION.
     """
-    members = subsets(len(maps)).to(maps[0])  # (15, 4), 1 where the map belongs to the subset
-    mixtures = torch.einsum("sm,mbrhw->sbrhw", members, torch.stack(list(maps)))  # (15, B, R, H, W)
-    # The subsets weigh equally in the mean over (15, B, R, H, W): their sum is 15 times that mean.
-    return len(members) * segmentation_loss(mixtures, target)
+    stack = torch.stack(list(maps))  # (4, B, R, H, W)
+    judged: Tensor = _SumOverSubsets.apply(stack.to(torch.promote_types(stack.dtype, torch.float32)), target)
+    return judged
+
+
+class _SumOverSubsets(torch.autograd.Function):
+    """The sum of `segmentation_loss` over all subsets of maps, with its gradient written out.
+
+    PyTorch would find the same gradient by itself (a test compares both), but it keeps what each step of the loss gave,
+    15 maps every time, and walks through all of it twice. Here one pass gives loss and gradient, and 4 maps are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, target: Tensor) -> Tensor:
+        members = subsets(len(maps)).to(maps)  # (15, 4), 1 where the map belongs to the subset
+        logits = (members @ maps.flatten(1)).view(-1, *maps.shape[1:])  # (15, B, R, H, W)
+        probabilities = logits.sigmoid()
+        # -y log(p) - (1 - y) log(1 - p), which is log(1 + exp(logit)) - y logit
+        cross_entropy = torch.addcmul(F.softplus(logits), logits, target, value=-1).sum() / target.numel()
+        overlap = 2 * (probabilities * target).sum(dim=(-2, -1)) + SMOOTHING  # (15, B, R)
+        total = probabilities.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1)) + SMOOTHING  # (15, B, R)
+        dice = (1 - overlap / total).sum() / total[0].numel()
+
+        if ctx.needs_input_grad[0]:
+            # Slopes by the logit: of cross-entropy p - y; of Dice, by p, overlap / total**2 - 2 y / total; and of p
+            # itself p (1 - p).
+            share = DICE_SHARE / total[0].numel()
+            hit, size = (share * 2 / total)[..., None, None], (share * overlap / total**2)[..., None, None]
+            slopes = torch.addcmul(size, hit, target, value=-1)  # (15, B, R, H, W)
+            slopes.mul_(torch.addcmul(probabilities, probabilities, probabilities, value=-1))
+            slopes.add_(probabilities.sub_(target), alpha=CROSS_ENTROPY_SHARE / target.numel())
+            ctx.save_for_backward((members.T @ slopes.flatten(1)).view_as(maps))
+        return CROSS_ENTROPY_SHARE * cross_entropy + DICE_SHARE * dice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors  # (4, B, R, H, W)
+        return scale * slopes, None
 
 
 def subsets(count: int) -> Tensor:

@@ -127,3 +127,66 @@ def test_every_map_gets_a_gradient_and_it_points_towards_the_target():
     for logits in maps:
         assert (logits.grad[..., 0] < 0).all()  # a step against the gradient raises the tumour's column
         assert (logits.grad[..., 1:] > 0).all()
+
+
+def by_autograd(maps, target):
+    chosen = [subset for size in (1, 2, 3, 4) for subset in combinations(maps, size)]
+    return sum(segmentation_loss(sum(subset), target) for subset in chosen)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_gradient_written_out_is_the_one_that_pytorch_finds(maps, target, scale):
+    target[0] = 0  # a slice without tumour
+    gradients = []
+    for loss in (mutation_loss, by_autograd):
+        leaves = [(scale * p).double().requires_grad_() for p in maps]
+        (3 * loss(leaves, target.double())).backward()
+        gradients.append(torch.stack([leaf.grad for leaf in leaves]))
+
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+def test_the_gradient_is_the_slope_of_the_loss(target):
+    maps = [torch.randn(3, 2, 5, 4, dtype=torch.double, requires_grad=True) for _ in range(4)]
+
+    assert torch.autograd.gradcheck(lambda *leaves: mutation_loss(leaves, target.double()), maps)
+
+
+def test_no_more_than_the_four_maps_are_kept_for_the_gradient(maps, target):
+    leaves = [p.requires_grad_() for p in maps]
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = mutation_loss(leaves, target)
+    loss.backward()
+
+    assert sum(kept.values()) == 4 * target.numel()
+
+
+def test_maps_of_16_bits_are_judged_in_32(maps, target):
+    leaves = [p.bfloat16().requires_grad_() for p in maps]
+    loss = mutation_loss(leaves, target)
+    loss.backward()
+
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(mutation_loss([p.bfloat16().float() for p in maps], target).item(), rel=1e-6)
+    assert leaves[0].grad.dtype == torch.bfloat16
+
+
+def test_certain_and_right_maps_cost_next_to_nothing_in_cross_entropy():
+    target = torch.zeros(1, 1, 64, 64)
+    target[..., :20] = 1
+    certain = 1000 * target - 500
+
+    assert mutation_loss([certain] * 4, target).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_map_that_is_no_number_makes_the_loss_none():
+    maps = [torch.zeros(1, 1, 4, 4) for _ in range(4)]
+    maps[2][..., 1, 1] = math.nan
+
+    assert math.isnan(mutation_loss(maps, torch.zeros(1, 1, 4, 4)).item())
