@@ -93,8 +93,11 @@ def test_the_published_layout_loads_strictly_and_every_number_arrives(official_l
     given = np.sort(np.concatenate([t.flatten().numpy() for t in state.values()]))
     np.testing.assert_array_equal(loaded, given)
     assert torch.equal(model.heads[0].weight, state["out_head4.weight"])
-    assert torch.equal(model.decoder.lgag3.judge_decoder[0].weight, state["decoder.lgag3.W_g.0.weight"])
-    assert torch.equal(model.decoder.lgag3.judge_skip[0].weight, state["decoder.lgag3.W_x.0.weight"])
+    for stage in (3, 2, 1):  # two parts of the same shapes, which a swap would still fit
+        lgag = getattr(model.decoder, f"lgag{stage}")
+        for part, name in ((lgag.judge_decoder, "W_g"), (lgag.judge_skip, "W_x")):
+            assert torch.equal(part[0].weight, state[f"decoder.lgag{stage}.{name}.0.weight"])
+            assert torch.equal(part[1].running_mean, state[f"decoder.lgag{stage}.{name}.1.running_mean"])
     assert torch.equal(model.decoder.mscam2.cab.expand.weight, state["decoder.cab2.fc2.weight"])
     assert torch.equal(model.encoder.stages_3.norm.weight, state["backbone.norm4.weight"])
 

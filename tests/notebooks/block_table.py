@@ -81,6 +81,24 @@ def _slices(settings: Mapping[str, Any]) -> list[list[tuple[int, ...]]]:
     return [[(2, 3, 64, 64)], [(2, 3, 32, 96)], [(2, 3, 96, 64)]]
 
 
+class Borrowing(nn.Module):
+    """An MSCAM and the SAB that it is lent, whose owner stands beside it, as in the decoder."""
+
+    def __init__(self, kind: type[nn.Module], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.owned = blocks.SAB()
+        self.mscam = kind(**settings, shared_sab=self.owned)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mscam(x)
+
+
+def _mscam(kind: type[nn.Module], settings: Mapping[str, Any]) -> nn.Module:
+    """With a SAB of its own, or, where the settings say ``lent``, with one that it is lent."""
+    rest = dict(settings)
+    return Borrowing(kind, rest) if rest.pop("lent", False) else kind(**rest)
+
+
 def _network(kind: type[nn.Module], settings: Mapping[str, Any]) -> nn.Module:
     """The library's network takes a configuration; the lesson's an encoder from timm, as it is, and the rest."""
     if kind is pvt_emcad.PVTEMCAD:
@@ -113,15 +131,18 @@ TABLE = [
         [{"in_channels": 8, "out_channels": 8}, {"in_channels": 6, "out_channels": 10, **OTHER}],
         _plain,
     ),
-    Block("CAB", "04", blocks.CAB, IN_CAB, [{"channels": 32}, {"channels": 12, "reduction": 4}], _plain),
+    Block(
+        "CAB", "04", blocks.CAB, IN_CAB, [{"channels": 32}, {"channels": 14, "reduction": 4}, {"channels": 8}], _plain
+    ),
     Block("SAB", "04", blocks.SAB, ("decoder.sab.",), [{}, {"kernel_size": 3}], _plain),
     Block(
         "MSCAM",
         "04",
         blocks.MSCAM,
         ("decoder.sab.", *IN_CAB, *IN_MSCB),
-        [{"channels": 16}, {"channels": 6, **OTHER}],
+        [{"channels": 16}, {"channels": 6, **OTHER}, {"channels": 4, "lent": True}],
         _plain,
+        _mscam,
     ),
     Block("LGAG", "05", blocks.LGAG, IN_LGAG, [{"channels": 8}, {"channels": 6}], _gate),
     Block(
@@ -206,11 +227,26 @@ def difference(block: Block, ours: type[nn.Module], theirs: type[nn.Module]) -> 
             for sizes in block.inputs(settings):
                 x = [torch.randn(size, dtype=torch.float64) for size in sizes]
                 for training in (True, False):
-                    found = [_outcome(made.train(training), x) for made in (one, other)]
-                    for what in found[0]:
-                        if not torch.allclose(found[0][what], found[1][what], rtol=1e-6, atol=1e-9):
-                            mode = "training" if training else "evaluation"
-                            return f"with {settings}, {[list(size) for size in sizes]}, in {mode}: {what}"
+                    mode = "training" if training else "evaluation"
+                    call = f"with {settings}, {[list(size) for size in sizes]}, in {mode}"
+                    try:
+                        found = [_outcome(made.train(training), x) for made in (one, other)]
+                    except Exception as error:
+                        return f"{call} can't be called: {error}"
+                    if what := _first_unlike(*found):
+                        return f"{call}: {what}"
+    return ""
+
+
+def _first_unlike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
+    """The first of the named values that the other side lacks, has in another shape, or has otherwise; or nothing."""
+    for what in [*one, *other]:
+        if what not in one or what not in other:
+            return f"{what} is there on one side only"
+        if one[what].shape != other[what].shape:
+            return f"{what} has the shapes {tuple(one[what].shape)} and {tuple(other[what].shape)}"
+        if not torch.allclose(one[what], other[what], rtol=1e-6, atol=1e-9):
+            return what
     return ""
 
 

@@ -1,27 +1,48 @@
 """Every number that the lessons and the README state, computed again.
 
-A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. The name is a key of ``FACTS``.
+A number in prose carries a mark: ``506,507<!--fact:decoder_parameters_b0-->``. The name is a key of ``FACTS``, or a sum
+of such keys and numbers: ``24<!--fact:px_quick / stride_1-->``.
 """
 
+import inspect
 import math
+import re
+import runpy
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 
+import numpy as np
 import pandas as pd
+import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emcad_lib import create_model, load_weights
-from emcad_lib.data.population import POPULATION
+from emcad_lib.data.labels import BRATS_2020, BRATS_2023, DECATHLON, REGIONS
+from emcad_lib.data.phantom import AFFINE, PHANTOM_VERSION, patient_name
+from emcad_lib.data.population import PERCENTILES, POPULATION
+from emcad_lib.data.population import __doc__ as ABOUT_POPULATION
 from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
+from emcad_lib.data.split import split_patients
+from emcad_lib.data.tumour import equal_volume_radius
 from emcad_lib.lesson import RECORDED
 from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCAM, MSCB, MSDC, SAB
 from emcad_lib.model.trace import trace
 from emcad_lib.model.weights import REFERENCE_WEIGHTS
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
+
+ROOT = Path(__file__).parents[2]
+FIGURES = RECORDED.parent / "data"
+
+
+def default(function: Callable[..., object], parameter: str) -> object:
+    """The value that a parameter of the library's has by default."""
+    return inspect.signature(function).parameters[parameter].default
 
 
 def count(module: nn.Module) -> int:
@@ -90,16 +111,68 @@ def phantoms_and_population() -> pd.DataFrame:
     return pd.read_csv(RECORDED / "phantoms_and_population.csv", index_col="quantity")
 
 
+def made_with(option: str) -> int:
+    """An option of the commands that made the shipped weights, as their model card has it."""
+    card = (REFERENCE_WEIGHTS.parent / "README.md").read_text(encoding="utf-8")
+    match = re.search(rf"^ {{4}}python .*--{option} (\d+)", card, flags=re.MULTILINE)
+    assert match
+    return int(match[1])
+
+
+def part(split: str, patients: int) -> int:
+    """How many of so many phantom patients are in a split."""
+    return list(split_patients(map(patient_name, range(patients))).values()).count(split)
+
+
+@cache
+def constant(script: str, name: str) -> object:
+    """A constant of one of the project's scripts, such as the settings of a recorded run."""
+    return runpy.run_path(str(ROOT / script))[name]
+
+
+def made_by(table: str, column: str) -> pd.Series:
+    """A column of a recorded table of trainings, each value once, in the table's order."""
+    return pd.Series(pd.read_csv(RECORDED / f"{table}.csv")[column].unique())
+
+
+def median_of_real_patients(quantity: str) -> float:
+    return float(pd.read_csv(POPULATION, index_col="quantity").loc[quantity, "p50"])
+
+
+def training_slices_of_brats_2020() -> float:
+    """Slices with brain in the training part, if each patient has as many as the middle real one, in thousands."""
+    share = default(split_patients, "fractions")[0]
+    return PROFILES["paper"].patients * share * median_of_real_patients("bs") / 1000
+
+
+def impossible_regions() -> list[int]:
+    """Numbers of three bits that no voxel of any tissue has."""
+    return sorted(set(range(2 ** len(REGIONS))) - {int(bits) for bits in BRATS_2020.regions(np.array([0, 1, 2, 4]))})
+
+
+def batch_sizes() -> tuple[int, ...]:
+    """The batch sizes that are compared, the same in each profile."""
+    (sizes,) = {profile.batch_sizes for profile in PROFILES.values()}
+    return sizes
+
+
+@cache
+def stages(encoder: str) -> list[dict[str, int]]:
+    """Channels and stride of the last four stages of an encoder, fine to coarse."""
+    info = timm.create_model(encoder, features_only=True, pretrained=False).feature_info
+    return [dict(channels=c, stride=r) for c, r in zip(info.channels(), info.reduction(), strict=True)]
+
+
 def ablation(left_out: str) -> pd.Series:
     """Mean Dice on ten real patients after training on phantoms without an ingredient, by training."""
     table = pd.read_csv(RECORDED / "phantom_ablation.csv")
     return table.loc[table["left_out"] == left_out, "dice"]
 
 
-def block_ablation(variant: str) -> pd.Series:
-    """Mean Dice of unseen phantom patients after training B0 in one of its variants, by seed."""
+def block_ablation(variant: str, encoder: str = "pvt_v2_b0") -> pd.Series:
+    """Mean Dice of unseen phantom patients after training one of the variants, by seed."""
     table = pd.read_csv(RECORDED / "block_ablation.csv")
-    return table.loc[(table["variant"] == variant) & (table["encoder"] == "pvt_v2_b0"), "dice"]
+    return table.loc[(table["variant"] == variant) & (table["encoder"] == encoder), "dice"]
 
 
 def recorded(definition: str) -> float:
@@ -127,7 +200,7 @@ def mscb_windows_percent(channels: int) -> float:
 
 def drawn(figure: str, row: str | int, column: str) -> float:
     """A number behind a figure as it is committed: what the lesson measured on the first phantom patient."""
-    table = pd.read_csv(RECORDED.parent / "data" / f"{figure}.csv")
+    table = pd.read_csv(FIGURES / f"{figure}.csv")
     return float(table.set_index(table.columns[0]).loc[row, column])
 
 
@@ -191,6 +264,32 @@ def cosine_of_random_kernels() -> float:
 
 
 FACTS: dict[str, Callable[[], float]] = {
+    # Settings: the profiles, the encoder's four stages, the blocks' defaults
+    **{f"px_{name}": lambda name=name: PROFILES[name].image_size for name in PROFILES},
+    **{f"patients_{name}": lambda name=name: PROFILES[name].patients for name in ("ci", "quick")},
+    "epochs_paper": lambda: PROFILES["paper"].epochs,
+    "batch_small": lambda: batch_sizes()[0],
+    "batch_middle": lambda: batch_sizes()[1],
+    "batch_large": lambda: batch_sizes()[2],
+    **{f"channels_{i}": lambda i=i: stages("pvt_v2_b0")[i - 1]["channels"] for i in (1, 2, 3, 4)},
+    **{f"channels_b2_{i}": lambda i=i: stages("pvt_v2_b2")[i - 1]["channels"] for i in (3, 4)},
+    **{f"stride_{i}": lambda i=i: stages("pvt_v2_b0")[i - 1]["stride"] for i in (1, 2, 3, 4)},
+    **{
+        f"side_{i}": lambda i=i: PROFILES["paper"].image_size / stages("pvt_v2_b0")[i - 1]["stride"]
+        for i in (1, 2, 3, 4)
+    },
+    "resnet_channels_3": lambda: stages("resnet18")[-2]["channels"],
+    "resnet_stride_first": lambda: stages("resnet18")[0]["stride"],
+    "resnet_stride_fourth": lambda: stages("resnet18")[3]["stride"],
+    "kernel_middle": lambda: default(create_model, "kernel_sizes")[1],
+    "kernel_large": lambda: default(create_model, "kernel_sizes")[2],
+    "branches": lambda: len(default(create_model, "kernel_sizes")),
+    "expansion": lambda: default(create_model, "expansion"),
+    "cab_reduction": lambda: default(CAB, "reduction"),
+    "relu6_cap": lambda: nn.ReLU6()(torch.tensor(100.0)).item(),
+    "half_bits": lambda: torch.finfo(torch.bfloat16).bits,
+    "float_bits": lambda: torch.finfo(torch.float32).bits,
+    "double_bits": lambda: torch.finfo(torch.float64).bits,
     # The network's size
     "decoder_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder),
     "decoder_parameters_b2": lambda: count(create_model("pvt_v2_b2").decoder),
@@ -235,6 +334,26 @@ FACTS: dict[str, Callable[[], float]] = {
     "exercise_11_zero": lambda: 0.4 * 0.8,
     "exercise_11_one": lambda: 0.4 * 0.8 + 0.6,
     # The data
+    "population_patients": lambda: int(re.search(r"(\d+) real BraTS patients", ABOUT_POPULATION)[1]),
+    "population_middle_percent": lambda: PERCENTILES[-1] - PERCENTILES[0],
+    "measured_quantities": lambda: len(phantoms_and_population()),
+    "training_slices_thousand": lambda: training_slices_of_brats_2020(),
+    "typical_tumour_cm3": lambda: median_of_real_patients("wt"),
+    "typical_tumour_cm": lambda: 2 * equal_volume_radius(median_of_real_patients("wt")) / 10,
+    "test_percent": lambda: 100 * default(split_patients, "fractions")[2],
+    "affine_side": lambda: len(AFFINE),
+    "core_bit": lambda: 2 ** REGIONS.index("core"),
+    "enhancing_bit": lambda: 2 ** REGIONS.index("enhancing"),
+    "enhancing_bits": lambda: BRATS_2020.regions(np.array([BRATS_2020.enhancing])).item(),
+    **{f"impossible_bits_{i}": lambda i=i: impossible_regions()[i] for i in range(4)},
+    "enhancing_label_2020": lambda: BRATS_2020.enhancing,
+    "enhancing_label_2023": lambda: BRATS_2023.enhancing,
+    "necrosis_label_decathlon": lambda: DECATHLON.necrosis,
+    "enhancing_label_decathlon": lambda: DECATHLON.enhancing,
+    "clip": lambda: CLIP,
+    "side_of_a_brats_file": lambda: from_the_literature("side_of_a_brats_file"),
+    "kaggle_gb": lambda: constant("data_scripts/download_brats.py", "KAGGLE_BYTES") / 1e9,
+    "decathlon_gb": lambda: constant("data_scripts/download_brats.py", "DECATHLON_BYTES") / 1e9,
     "real_tumour_slice_share": lambda: float(pd.read_csv(POPULATION, index_col="quantity").loc["share", "p50"]),
     "quantisation_levels": lambda: 2 * CLIP / STEP + 1,
     "quantisation_error": lambda: STEP / 2,
@@ -260,6 +379,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "spot_middle_15": lambda: drawn("03-spot-filter", "15 pixels", "middle"),
     "spot_middle_31": lambda: drawn("03-spot-filter", "31 pixels", "middle"),
     "example_tumour_across": lambda: drawn("03-spot-filter", "31 pixels", "across"),
+    **{
+        f"spot_size_{i}": lambda i=i: int(pd.read_csv(FIGURES / "03-spot-filter.csv")["name"][i - 1].split()[0])
+        for i in (1, 2, 3)
+    },
     "widest_window": lambda: 5 * 32,
     "branches_alike_3": lambda: drawn("03-branches", "3x3", "alike"),
     "branches_alike_5": lambda: drawn("03-branches", "5x5", "alike"),
@@ -305,6 +428,8 @@ FACTS: dict[str, Callable[[], float]] = {
     "lgag_full_3x3_160": lambda: count(nn.Conv2d(160, 80, 3, bias=False)),
     "lgag_grouped_3x3_160": lambda: LGAG(160).judge_skip[0].weight.numel(),
     "lgag_all_full_3x3": lambda: lgags(lambda gate: 2 * 9 * gate.judge_skip[0].in_channels * gate.agree[0].in_channels),
+    "lgag_filter_sees": lambda: LGAG(32).judge_skip[0].weight.shape[1],
+    "lgag_last_norm": lambda: count(LGAG(32).agree[1]),
     "lgag_idle_biases_b0": lambda: lgags(idle_biases),
     "lgag_parameters_b0": lambda: lgags(count),
     "lgag_share_b0": lambda: 100 * lgags(count) / count(create_model("pvt_v2_b0").decoder),
@@ -339,7 +464,17 @@ FACTS: dict[str, Callable[[], float]] = {
     "mutation_subsets": lambda: 2**4 - 1,
     "one_to_nine": lambda: sum(range(1, 10)),
     "align_corners_slide": lambda: 224 / 7 / 2 - 0.5,  # from the centre of a coarse pixel to that of the first fine one
+    # 08 and 09
+    "sizes_compared_pairs": lambda: len(pd.read_csv(FIGURES / "09-gradient-agreement.csv")),
+    "paper_best_batch": lambda: published_results().set_index("batch_size")["best_dice"].idxmax(),
     # The reference weights
+    "reference_px": lambda: int(load_weights().metadata["image_size"]),
+    "reference_phantoms": lambda: made_with("patients"),
+    "reference_training": lambda: part("train", made_with("patients")),
+    "reference_batch": lambda: made_with("batch-size"),
+    "reference_epochs": lambda: made_with("epochs"),
+    "reference_validation": lambda: made_with("validate-patients"),
+    "phantom_version": lambda: PHANTOM_VERSION,
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
     "reference_megabytes": lambda: REFERENCE_WEIGHTS.stat().st_size / 1e6,
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
@@ -354,7 +489,18 @@ FACTS: dict[str, Callable[[], float]] = {
     "block_ablation_complete_highest": lambda: block_ablation("complete").max(),
     "block_ablation_complete_lowest": lambda: block_ablation("complete").min(),
     "block_ablation_without_lgag": lambda: block_ablation("no-lgag").mean(),
+    "block_ablation_concatenation": lambda: block_ablation("concatenation").mean(),
+    "block_ablation_b2": lambda: block_ablation("complete", "pvt_v2_b2").mean(),
     "block_ablation_slices": lambda: pd.read_csv(RECORDED / "block_ablation.csv")["slices"].unique().item(),
+    "block_ablation_training": lambda: part("train", made_by("block_ablation", "patients").item()),
+    "block_ablation_unseen": lambda: made_by("block_ablation", "patients").item() - FACTS["block_ablation_training"](),
+    "block_ablation_px": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["image_size"],
+    "block_ablation_batch": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["batch_size"],
+    "ablation_patients": lambda: made_by("phantom_ablation", "patients").item(),
+    "ablation_training": lambda: part("train", made_by("phantom_ablation", "patients").item()),
+    "ablation_px": lambda: constant("benchmarks/phantom_ablation.py", "SETTINGS")["image_size"],
+    "ablation_first_version": lambda: made_by("phantom_ablation", "phantom_version").iloc[0],
+    "ablation_later_version": lambda: made_by("phantom_ablation", "phantom_version").iloc[1:].item(),
     "ablation_slices": lambda: pd.read_csv(RECORDED / "phantom_ablation.csv")["slices"].unique().item(),
     "ablation_complete": lambda: ablation("nothing").mean(),
     "ablation_complete_lowest": lambda: ablation("nothing").min(),

@@ -55,6 +55,7 @@ CHANGES = [
     ("MSDC", "nn.BatchNorm2d(channels)", "nn.BatchNorm2d(channels, momentum=0.2)", 0),
     ("MSDC", '= "relu6"', '= "relu"', 0),
     ("MSDC", "groups=channels", "groups=channels, padding_mode='reflect'", 0),
+    ("MSDC", "padding=size // 2", "padding=0", 0),  # other sizes of output for each branch
     ("MSDC", "torch.stack(scales).sum(dim=0)", "torch.stack(scales).mean(dim=0)", 0),
     ("MSDC", "branch(x) for branch", "branch(x.detach()) for branch", 0),
     ("MSCB", "(1, 3, 5)", "(3, 5, 7)", 0),
@@ -65,17 +66,22 @@ CHANGES = [
     ("MSCB", " + self.shortcut(x)", "", 0),
     ("MSCB", "nn.BatchNorm2d(out_channels),", "nn.BatchNorm2d(out_channels), nn.ReLU6(),", 0),
     ("CAB", "reduction: int = 16", "reduction: int = 8", 0),
+    ("CAB", "max(channels // reduction, 1)", "math.ceil(channels / reduction)", 0),
+    ("CAB", "channels // reduction, 1)", "channels // reduction, 2)", 0),
     ("CAB", "F.relu(", "F.relu6(", 0),
     ("CAB", "F.adaptive_max_pool2d", "F.adaptive_avg_pool2d", 0),
     ("CAB", "torch.sigmoid(average + maximum)", "torch.sigmoid(average.detach() + maximum)", 0),
     ("CAB", "bias=False", "bias=True", 1),
     ("SAB", "kernel_size: int = 7", "kernel_size: int = 5", 0),
     ("SAB", "[mean, maximum]", "[maximum, mean]", 0),
+    ("SAB", "padding=kernel_size // 2", "padding=0", 0),
     ("SAB", "x.amax(", "x.mean(", 0),
     ("SAB", "torch.sigmoid(", "torch.tanh(", 0),
     ("MSCAM", "(1, 3, 5)", "(1, 3)", 0),
     ("MSCAM", "kernel_sizes, expansion, activation)", "(1, 3, 5), expansion, activation)", 0),
     ("MSCAM", "kernel_sizes, expansion, activation)", "kernel_sizes, expansion)", 0),
+    ("MSCAM", "(shared_sab,)", "()", 0),
+    ("MSCAM", "if shared_sab is None:\n", "if True:\n", 0),
     ("MSCAM", "x = self.cab(x) * x", "x = x + self.cab(x) * x", 0),
     ("MSCAM", "x = sab(x) * x", "x = sab(x)  + x", 0),
     ("LGAG", "F.relu(", "F.relu6(", 0),
@@ -94,6 +100,7 @@ CHANGES = [
     ("EMCAD", "self.lgag1(g=u1, x=x1)", "x1", 0),
     ("EMCAD", ", shared_sab=self.sab", "", 0),
     ("EMCAD", "return [d4, d3, d2, d1]", "return [d4, d3, d2, u1]", 0),
+    ("EMCAD", "return [d4, d3, d2, d1]", "return [d4, d3, d2, d1, d1]", 0),
 ]
 
 
