@@ -16,11 +16,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data_dir", metavar="DATA_DIR", help="a folder of patients, or the Decathlon's")
     parser.add_argument("--out", required=True, metavar="CACHE_DIR", help="where to write the cache")
     parser.add_argument("--workers", type=int, default=None, help="processes at once (default: one per processor)")
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on the Dask cluster whose scheduler has this address, such as tcp://host:8786, with the workers it "
+        "has; or, for the word local, on one of this machine's processors. All workers need the course installed, and "
+        "must see DATA_DIR and CACHE_DIR under the same paths: on several machines, take a disk that they share",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split into train, val and test (default: 0)")
     parser.add_argument("--limit", type=int, default=None, help="take the first so many patients only (default: all)")
     options = parser.parse_args(argv)
     try:
-        report = preprocess(options.data_dir, options.out, options.workers, options.seed, options.limit)
+        report = preprocess(options.data_dir, options.out, options.workers, options.seed, options.limit, options.dask)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 import emcad_lib
 from emcad_lib.data.brats import find_patients
 from emcad_lib.data.cache import ARRAYS, CACHE_VERSION, MANIFEST, RECORD, Record, open_array, patient_folder
+from emcad_lib.data.cluster import run_jobs
+from emcad_lib.data.leftovers import remove_leftovers
 from emcad_lib.data.nifti import PatientError
 from emcad_lib.data.prepare import FlatImage, Prepared, dequantise, normalise, prepare_patient, quantise
 from emcad_lib.data.scan import MODALITIES, Patient, Scan, read_scan
@@ -34,8 +33,6 @@ __all__ = [
     "dequantise", "normalise", "prepare_patient", "preprocess", "quantise", "split_patients",
 ]  # fmt: skip
 
-_LEFTOVER_SECONDS = 3600  # a patient takes seconds to write: what is older was left behind by a process that was killed
-
 
 @dataclass(frozen=True)
 class Report:
@@ -47,7 +44,12 @@ class Report:
 
 
 def preprocess(
-    data_dir: str | Path, cache_dir: str | Path, workers: int | None = None, seed: int = 0, limit: int | None = None
+    data_dir: str | Path,
+    cache_dir: str | Path,
+    workers: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    dask: str | None = None,
 ) -> Report:
     """Prepare all patients in and under ``data_dir`` for training, several at once, and write the cache's manifest.
 
@@ -60,15 +62,19 @@ def preprocess(
         workers: processes at once, by default one per processor. Each takes up to 0.6 GB of memory.
         seed: of the split into train, val and test.
         limit: take the first so many patients by name only.
+        dask: do the work on a Dask cluster: its scheduler's address, or "local" for one of this machine's processors.
+            All its workers must see both folders under the same path.
 
     Raises:
         CourseError: no such folder; no patient in it, or none that can be used; ``cache_dir`` can't be written; the
-            disk is full; ``workers`` or ``limit`` below 1.
+            disk is full; ``workers`` or ``limit`` below 1; a cluster that can't do the work, see ``cluster.py``.
     """
     for name, number in (("workers", workers), ("limit", limit)):
         if number is not None and number < 1:
             raise CourseError(f"{name} must be 1 or more, not {number}.")
-    cache_dir = Path(cache_dir)
+    data_dir, cache_dir = Path(data_dir), Path(cache_dir)
+    if dask is not None:  # whose workers may have been started in another folder
+        data_dir, cache_dir = data_dir.absolute(), cache_dir.absolute()
     patients, problems = find_patients(data_dir, need_segmentation=True)
     patients = patients[:limit]
     _make_room(cache_dir)
@@ -77,7 +83,7 @@ def preprocess(
     todo = [patient for patient in patients if patient.name not in records]
     if any(patient_folder(cache_dir, patient.name).exists() for patient in todo):
         (cache_dir / MANIFEST).unlink(missing_ok=True)  # it describes arrays that are about to be replaced
-    for patient, result in _prepare_all(todo, cache_dir, workers, done=len(reused)):
+    for patient, result in _prepare_all(todo, cache_dir, workers, dask, done=len(reused)):
         if isinstance(result, PatientError):
             problems.append(result)
         else:
@@ -103,24 +109,18 @@ def _make_room(cache_dir: Path) -> None:
         (cache_dir / "patients").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"{cache_dir}: can't be written ({error.strerror}). Choose another folder.") from error
-    for place in ("", "patients/", "patients/*/"):
-        for leftover in [*cache_dir.glob(f"{place}.writing-*"), *cache_dir.glob(f"{place}.replaced-*")]:
-            with suppress(FileNotFoundError):  # another process may be through with it
-                if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    remove_leftovers([cache_dir, cache_dir / "patients", *cache_dir.glob("patients/*")])
 
 
 def _prepare_all(
-    patients: list[Patient], cache_dir: Path, workers: int | None, done: int
+    patients: list[Patient], cache_dir: Path, workers: int | None, dask: str | None, done: int
 ) -> Iterator[tuple[str, Record | PatientError]]:
     """Prepare patients, several at once, in whatever order they are ready. No more than ``workers`` are in memory."""
     if not patients:
         return
-    jobs = (joblib.delayed(_prepare)(patient, cache_dir) for patient in patients)
-    workers = min(workers or os.cpu_count() or 1, len(patients))
     with progress(label="Prepare patients", total=done + len(patients), unit="patient") as bar:
         bar.update(done)
-        for result in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
+        for result in run_jobs(partial(_prepare, cache_dir=cache_dir), patients, cache_dir, workers, dask):
             bar.update()
             yield result
 

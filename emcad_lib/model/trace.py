@@ -67,12 +67,30 @@ def trace(model: nn.Module, x: Tensor) -> pd.DataFrame:
     for name, module in [*_children("decoder", decoder), *_children("heads", heads)]:
         watch.follow(name, module)
     with torch.random.fork_rng(devices=[]):  # dropping paths at random takes nothing from the caller's random numbers
-        _run(worker, x, watch)
+        _run(worker, x, watch, lambda: worker(x))
     channels_last = getattr(worker, "channels_last", False)
     for name, feature in zip(stages, watch.features, strict=True):
         watch.parts[name].shape = tuple((feature.permute(0, 3, 1, 2) if channels_last else feature).shape)
         watch.parts[name].output_bytes = feature.nbytes
     return _table(watch, height=x.shape[-2])
+
+
+def kept_bytes(model: nn.Module, x: Tensor, work: Callable[[nn.Module, Tensor], Any]) -> int:
+    """Bytes that ``work`` keeps for the backward pass, counted as in `trace`: each piece of memory once, no parameters.
+
+    Args:
+        model: it stays as it is: a copy in training mode is handed to ``work``.
+        x: a batch of slices (B, C, H, W), handed to ``work`` too.
+        work: a forward pass, and whatever shall be counted with it, such as a loss.
+
+    Raises:
+        CourseError: for a batch that is too small to train with.
+    """
+    worker = copy.deepcopy(model).train()
+    watch = _Watch(parts={"work": Part("", 0)}, at_work="work")
+    with torch.random.fork_rng(devices=[]):
+        _run(worker, x, watch, lambda: work(worker, x))
+    return watch.parts["work"].kept_bytes
 
 
 @dataclass
@@ -181,14 +199,14 @@ def _children(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{prefix}.{name}", child) for name, child in module.named_children()]
 
 
-def _run(worker: nn.Module, x: Tensor, watch: _Watch) -> None:
-    """The forward pass as in training, with everything counted."""
+def _run(worker: nn.Module, x: Tensor, watch: _Watch, work: Callable[[], Any]) -> None:
+    """Let the worker do its forward pass on ``x`` as in training, with everything counted."""
     for tensor in (*worker.parameters(), *worker.buffers()):
         watch.kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
     saved = torch.autograd.graph.saved_tensors_hooks(watch.keep, lambda _nothing: torch.empty(0))
     try:
         with torch.enable_grad(), watch.counter, saved:
-            worker(x)
+            work()
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

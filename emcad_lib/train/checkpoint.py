@@ -16,9 +16,9 @@ import torch
 
 from emcad_lib.files import CourseError, replacing
 from emcad_lib.model.weights import save_weights
+from emcad_lib.train.ledger import STATE_FILE
 from emcad_lib.train.run import Run
 
-STATE_FILE = "last_state.pt"
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
 
@@ -51,6 +51,18 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         ) from error
 
 
+def save_epoch(run: Run, rows: list[dict[str, float]], best: float, seconds: float, is_best: bool) -> None:
+    """Write what an epoch leaves: the best weights if it's the best one, the state, and the last weights.
+
+    Raises:
+        CourseError: when the disk is full. The state of the epoch before is still there.
+    """
+    if is_best:
+        save_checkpoint(run, BEST_FILE, rows[-1])
+    save_state(run.config.folder, capture(run, rows, best, seconds))
+    save_checkpoint(run, LAST_FILE, rows[-1])
+
+
 def capture(run: Run, rows: list[dict[str, float]], best: float, seconds: float) -> dict[str, Any]:
     """The state after an epoch: all that the next one depends on.
 
@@ -71,11 +83,13 @@ def capture(run: Run, rows: list[dict[str, float]], best: float, seconds: float)
 def restore(run: Run, state: dict[str, Any]) -> tuple[list[dict[str, float]], float, float]:
     """Put the run where ``state`` was captured, and return its history, best score and seconds."""
     run.network.load_state_dict(state["model"])
+    for group, ours in zip(state["optimizer"]["param_groups"], run.optimizer.param_groups, strict=True):
+        group["fused"] = ours["fused"]  # a matter of the machine, and unknown to older runs
     run.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"] is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     rows: list[dict[str, float]] = state["history"]
-    if rows:
+    if rows and run.accelerator.is_main_process:
         save_checkpoint(run, LAST_FILE, rows[-1])
     return rows, state["best"], state["seconds"]
 

@@ -17,6 +17,7 @@ from emcad_lib.data.planes import PLANES
 from emcad_lib.files import CourseError
 from emcad_lib.model.ablate import COMPLETE, VARIANTS
 from emcad_lib.profiles import PROFILES
+from emcad_lib.train.parts import largest_part, smallest_part
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -40,7 +41,8 @@ class TrainConfig:
     name: str = field(metadata={"help": "name of this run, and of its folder among the runs"})
     encoder: str = _setting(_QUICK.encoder, "encoder, by timm's name for it")
     variant: str = _setting(COMPLETE, f"of the decoder, for ablations: {', '.join(VARIANTS)}")
-    batch_size: int = _setting(16, "slices in a batch")
+    batch_size: int = _setting(16, "slices for each update, over all processes")
+    accumulate: int = _setting(1, "micro-batches that an update's slices are split into, to save memory")
     epochs: int = _setting(_QUICK.epochs, "times through the training slices")
     seed: int = _setting(0, "start of every random choice")
     image_size: int = _setting(_QUICK.image_size, "pixels along each side of a slice, a multiple of 32")
@@ -58,12 +60,14 @@ class TrainConfig:
     weights: str = _setting("", "weights file of this course to start the whole network from")
     drop_path: float = _setting(0.1, "share of the encoder's residual branches left out at random")
     augment: bool = _setting(True, "vary the training slices at random: flips, turns, brightness, noise")
+    freeze_norm: bool = _setting(False, "keep batch normalisation's statistics as they are at the start")
     mixed_precision: str = _setting("no", "no, or 16-bit numbers where they do no harm: fp16 or bf16")
     validate_patients: int = _setting(0, "validation patients to score after each epoch; 0: all of them")
-    resume: bool = _setting(False, "go on where a run of this name stopped, if there is one")
+    resume: bool = _setting(True, "go on where a run of this name stopped, if there is one")
+    mirror: str = _setting("", "folder to copy the run to after each epoch, and to bring it back from when it's gone")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs"):
+        for name in ("batch_size", "accumulate", "epochs"):
             self._demand(name, getattr(self, name) >= 1, "1 or more")
         for name in ("seed", "slices_per_epoch", "validate_patients", "weight_decay"):
             self._demand(name, getattr(self, name) >= 0, "0 or more")
@@ -81,11 +85,39 @@ class TrainConfig:
             self.image_size > 0 and self.image_size % 32 == 0,
             "a multiple of 32, such as 96 or 224, because the encoder halves the slice five times",
         )
-        if self.batch_size == 1 and self.image_size == 32:
+        self.check_parts()
+
+    def check_parts(self, processes: int = 1) -> None:
+        """Make sure that the batch can be split among micro-batches and processes.
+
+        Raises:
+            CourseError: when there are too few slices for it.
+        """
+        if self.accumulate * processes > self.batch_size:
+            among = f" in each of {processes} processes" if processes > 1 else ""
+            raise CourseError(
+                f"--accumulate {self.accumulate}{among} needs a slice for each micro-batch, and --batch-size is "
+                f"{self.batch_size}."
+            )
+        if self.smallest_part(self.batch_size, processes) == 1 and not self.one_slice_is_enough:
             raise CourseError(
                 "One slice of 32 pixels leaves a single number per channel at the network's coarsest stage, and batch "
-                "normalisation can't tell a spread from one number. Take --batch-size 2 or --image-size 64."
+                "normalisation can't tell a spread from one number. Take two slices or more at a time (--batch-size, "
+                "--accumulate), --image-size 64 or --freeze-norm."
             )
+
+    def largest_part(self, processes: int = 1) -> int:
+        """How many slices the network sees at once at most."""
+        return largest_part(self.batch_size, self.accumulate, processes)
+
+    def smallest_part(self, slices: int, processes: int = 1) -> int:
+        """How many slices of a batch of ``slices`` the network sees at once at least."""
+        return smallest_part(slices, self.largest_part(processes), processes)
+
+    @property
+    def one_slice_is_enough(self) -> bool:
+        """Whether a single slice can be trained on."""
+        return self.freeze_norm or self.image_size > 32
 
     def _demand(self, name: str, fulfilled: bool, wanted: str) -> None:
         if not fulfilled:
@@ -99,7 +131,8 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """What the ledger keeps: everything that shapes the result, and no path of anyone's machine."""
         settings = dataclasses.asdict(self)
-        del settings["runs"], settings["resume"]
+        for name in ("runs", "resume", "mirror"):  # where it lies is not what it is
+            del settings[name]
         for name in ("cache", "weights", "encoder_weights"):
             settings[name] = Path(settings[name]).name
         return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

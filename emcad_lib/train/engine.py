@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
+from torch import Tensor
 from tqdm import tqdm
 
 from emcad_lib.data.slices import Cache, augment
@@ -20,11 +22,14 @@ from emcad_lib.files import CourseError
 from emcad_lib.progress import progress
 from emcad_lib.train import checkpoint
 from emcad_lib.train.config import TrainConfig
-from emcad_lib.train.ledger import Ledger, describe_environment, is_run, now, open_ledger
+from emcad_lib.train.ledger import STATE_FILE, Ledger, describe_environment, now, open_ledger
 from emcad_lib.train.losses import mutation_loss, segmentation_loss
+from emcad_lib.train.mirror import Mirror
+from emcad_lib.train.parts import split_batch
+from emcad_lib.train.processes import from_main, processes, together
 from emcad_lib.train.run import Run, prepare_run, split_patients
-
-WARM_UP = 0.05  # share of a run's updates over which the cosine schedule rises to its full learning rate
+from emcad_lib.train.schedule import learning_rate_at
+from emcad_lib.train.trouble import advising_on_memory, no_number
 
 
 def train(config: TrainConfig, show: bool = True) -> Ledger:
@@ -33,49 +38,55 @@ def train(config: TrainConfig, show: bool = True) -> Ledger:
     The run's folder then holds run.json and history.csv (see `Ledger`), best.safetensors of the epoch with the highest
     Dice per validation patient, last.safetensors, and last_state.pt to go on from.
 
+    Several processes may call this at once, each with the same settings (see `processes`). Then a batch is shared among
+    them, and the main process alone writes and shows.
+
     Args:
         config: the settings.
         show: whether to show a progress bar.
 
     Raises:
         CourseError: for a name that is taken, a run to resume that had other settings or data, an empty split, a disk
-            that is full, a loss that is no number any more. What an earlier epoch has written stays as it was.
+            that is full, a loss that is no number any more, too little memory. What an earlier epoch has written stays
+            as it was.
     """
-    cache = Cache(config.cache)
-    ledger = open_ledger(config, {"manifest_sha256": cache.hash, **split_patients(config, cache)})
-    begun = is_run(config.folder)
-    state = checkpoint.load_state(config.folder) if begun else None
-    if ledger.finished and state is not None and state["epoch"] >= config.epochs:
+    mirror, main = Mirror(config), processes().is_main_process
+    ledger, begun = from_main(lambda: _open(config, mirror))
+    if ledger.finished:
         return ledger
-
-    run = prepare_run(config, fresh=state is None)
-    environment = describe_environment(run.accelerator.device)
-    if begun:
-        checkpoint.remove_leftovers(config.folder)
-        ledger.run["resumed"].append({"at": now(), **environment})
-    else:
-        ledger.run |= {"parameters": sum(weight.numel() for weight in run.network.parameters()), **environment}
-    rows, best, seconds = ([], -1.0, 0.0) if state is None else checkpoint.restore(run, state)
-    ledger.begin(rows)
+    with together():
+        state = checkpoint.load_state(config.folder) if begun else None
+        if ledger.rows and state is None:
+            raise CourseError(
+                f"{config.folder}: {STATE_FILE} is missing, so this run can't go on. Take another --name."
+            )
+        run = prepare_run(config, fresh=state is None)
+        rows, best, seconds = ([], -1.0, 0.0) if state is None else checkpoint.restore(run, state)
+        if main:
+            _begin(ledger, run, begun, rows)
 
     for epoch in range(len(rows) + 1, config.epochs + 1):
         began = time.perf_counter()
-        with _bar(run, epoch, show) as bar:
+        with _bar(run, epoch, show and main) as bar:
             trained = train_one_epoch(run, epoch, bar)
             bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, validating")
             scores = validate(run)
             bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, Dice {scores['dice_patient']:.3f}")
         row = _add_up(rows, {"epoch": epoch, **trained, **scores})
         rows.append(row)
-        if row["dice_patient"] > best:
-            best = row["dice_patient"]
-            checkpoint.save_checkpoint(run, checkpoint.BEST_FILE, row)
+        is_best = row["dice_patient"] > best
+        best = row["dice_patient"] if is_best else best
         seconds += time.perf_counter() - began
-        checkpoint.save_state(config.folder, checkpoint.capture(run, rows, best, seconds))
-        checkpoint.save_checkpoint(run, checkpoint.LAST_FILE, row)
-        ledger.record(row)
-    ledger.finish(seconds)
-    return ledger
+        with together():
+            if main:
+                checkpoint.save_epoch(run, rows, best, seconds, is_best)
+                ledger.record(row)
+                mirror.update()
+    with together():
+        if main:
+            ledger.finish(seconds)
+            mirror.update()
+    return from_main(lambda: ledger)
 
 
 def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, float]:
@@ -90,16 +101,17 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
         This epoch's train_loss, updates, samples, seconds, learning_rate and images_per_second.
 
     Raises:
-        CourseError: when the loss is no finite number; it names the patients and slices of the batch.
+        CourseError: when the loss is no finite number; it names the patients and slices of the batch. When memory
+            doesn't suffice; it names the ``--accumulate`` that helps.
     """
-    config, device = run.config, run.accelerator.device
+    config, accelerator = run.config, run.accelerator
     seed = _epoch_seed(config.seed, epoch)
-    set_seed(seed)  # decides which branches drop_path leaves out
-    generator = torch.Generator(device).manual_seed(seed)
+    set_seed(seed, device_specific=True)  # decides which branches drop_path leaves out, others in each process
+    generator = torch.Generator(accelerator.device).manual_seed(seed)
     run.train_batches.set_epoch(epoch)  # not the sampler's own: accelerate would count over it, from 0
     # Here, not once before the first epoch: validation has put the network into evaluation mode, in which batch
     # normalisation no longer follows the data.
-    run.model.train()
+    run.start_training()
 
     batches = len(run.train_batches)
     losses, samples = 0.0, 0
@@ -108,17 +120,17 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
         rate = learning_rate_at(config, (epoch - 1) * batches + step, config.epochs * batches)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
-        if config.augment:
-            x, y = augment(x, y, generator)
-        maps = run.model(x)  # [p4, p3, p2, p1], each (B, R, N, N)
-        loss = mutation_loss(maps, y)
-        if not math.isfinite(value := loss.item()):
-            raise CourseError(_no_number(run, epoch, step, value, numbers.tolist()))
-        run.optimizer.zero_grad()
-        run.accelerator.backward(loss)
-        run.optimizer.step()
+        with advising_on_memory(config, epoch, accelerator.num_processes):
+            if config.augment:
+                x, y = augment(x, y, generator)
+            run.optimizer.zero_grad()
+            loss = add_gradients(run, x, y)
+            if not math.isfinite(loss):
+                with together():  # all processes know: one says it
+                    raise no_number(run, f"Epoch {epoch}, batch {step + 1}", loss, x, y, numbers.tolist())
+            run.optimizer.step()
 
-        losses, samples = losses + value * len(x), samples + len(x)
+        losses, samples = losses + loss * len(x), samples + len(x)
         if bar is not None:
             bar.set_postfix_str(f"loss {losses / samples:.3f}", refresh=False)
             bar.update()
@@ -133,6 +145,33 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
     }
 
 
+def add_gradients(run: Run, x: Tensor, y: Tensor) -> float:
+    """Give every weight the gradient of a batch's loss, and return the loss.
+
+    The batch may be split: into micro-batches, one after the other (--accumulate), and among processes. A part's loss
+    counts by its share of the slices, so that the gradients add up to those of the whole batch. accelerate would add
+    up micro-batches by itself (`accumulate`), but takes them for equally large and equally many in each update.
+
+    Args:
+        run: the run.
+        x: the whole batch, (B, C, N, N), in every process.
+        y: its targets, (B, R, N, N).
+    """
+    accelerator, count = run.accelerator, run.accelerator.num_processes
+    parts = split_batch(len(x), run.config.largest_part(count), count, accelerator.process_index)
+    total = torch.zeros((), device=accelerator.device)
+    for number, (part, share) in enumerate(parts, start=1):
+        if not share:  # fewer slices than parts: look at any one, as often as the other processes, and don't count it
+            part = slice(1)
+        # Processes exchange their gradients during the last backward pass only.
+        with nullcontext() if number == len(parts) else accelerator.no_sync(run.model):
+            maps = run.model(x[part])  # [p4, p3, p2, p1], each (b, R, N, N)
+            loss = share * mutation_loss(maps, y[part])
+            accelerator.backward(loss * count)  # the exchange takes the mean over processes, where the sum is wanted
+        total += loss.detach()
+    return float(accelerator.reduce(total))
+
+
 @torch.inference_mode()
 def validate(run: Run) -> dict[str, float]:
     """Score the network on the validation patients: val_loss and Dice by each definition.
@@ -140,15 +179,24 @@ def validate(run: Run) -> dict[str, float]:
     The slices are scored at the resolution that they are trained at. With several regions, the mean over them.
     """
     run.model.eval()  # batch normalisation uses what it has learned, drop_path leaves nothing out
+    for buffer in run.network.buffers():  # batch normalisation's averages are each process' own, on processors
+        broadcast(buffer)
     losses, found, truth = 0.0, [], []
-    for x, y, _ in run.val_batches:
-        p1 = run.model(x)[-1].float()  # (B, R, N, N)
-        losses += segmentation_loss(p1, y).item() * len(x)
+    for x, y, _ in run.val_batches:  # dealt out to the processes, and gathered in order
+        p1, y = run.accelerator.gather_for_metrics((run.network(x)[-1].float(), y))  # (B, R, N, N)
+        if not run.accelerator.is_main_process:
+            continue
+        losses += segmentation_loss(p1, y).item() * len(p1)
         found.append((p1 > 0).cpu())  # a logit above 0 is a probability above one half
         truth.append((y > 0.5).cpu())
+    return from_main(lambda: _score(run, losses, torch.cat(found), torch.cat(truth)))
+
+
+def _score(run: Run, losses: float, found: Tensor, truth: Tensor) -> dict[str, float]:
+    """Scores of all validation slices: the sum of their losses, and masks (S, R, N, N)."""
     lengths = run.val_slices.lengths()
-    found_by_patient = torch.cat(found).split(lengths)  # each (S, R, N, N)
-    truth_by_patient = torch.cat(truth).split(lengths)
+    found_by_patient = found.split(lengths)  # each (S, R, N, N)
+    truth_by_patient = truth.split(lengths)
     scores = [
         dice_by_definition(
             [mask[:, region] for mask in found_by_patient], [mask[:, region] for mask in truth_by_patient]
@@ -159,21 +207,26 @@ def validate(run: Run) -> dict[str, float]:
     return {"val_loss": losses / sum(lengths), **means}
 
 
-def learning_rate_at(config: TrainConfig, update: int, updates: int) -> float:
-    """The learning rate of one update (counted from 0) of a run of ``updates``.
+def _open(config: TrainConfig, mirror: Mirror) -> tuple[Ledger, bool]:
+    """The run's ledger, and whether the run had begun before. Only files are looked at here, so it's quick."""
+    cache = Cache(config.cache)
+    mirror.bring_back()
+    ledger = open_ledger(config, {"manifest_sha256": cache.hash, **split_patients(config, cache)})
+    mirror.check(ledger)
+    if ledger.finished and mirror.is_behind():
+        mirror.update()
+    return ledger, "parameters" in ledger.run  # a new one doesn't know the network yet
 
-    "constant" as in the published training. "cosine" rises in a line over the first updates, while the network is
-    still random and steps in a wrong direction do most harm, and then falls along half a cosine to 0, so that the last
-    steps are small and settle. It depends on the number of epochs: a run that is resumed with more of them goes on
-    at the learning rate that the longer run would have here.
-    """
-    if config.schedule == "constant":
-        return config.learning_rate
-    warm_up = math.ceil(WARM_UP * updates)
-    if update < warm_up:
-        return config.learning_rate * (update + 1) / warm_up
-    done = (update - warm_up) / (updates - warm_up)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+def _begin(ledger: Ledger, run: Run, begun: bool, rows: list[dict[str, float]]) -> None:
+    """Write down what a run starts with, or goes on with after the epochs ``rows``."""
+    environment = describe_environment(run.accelerator.device, run.accelerator.num_processes)
+    if begun:
+        checkpoint.remove_leftovers(run.config.folder)
+        ledger.run["resumed"].append({"at": now(), **environment})
+    else:
+        ledger.run |= {"parameters": sum(weight.numel() for weight in run.network.parameters()), **environment}
+    ledger.begin(rows)
 
 
 def _add_up(rows: list[dict[str, float]], epoch: dict[str, float]) -> dict[str, float]:
@@ -184,13 +237,6 @@ def _add_up(rows: list[dict[str, float]], epoch: dict[str, float]) -> dict[str, 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def _no_number(run: Run, epoch: int, step: int, value: float, numbers: list[int]) -> str:
-    return (
-        f"Epoch {epoch}, batch {step + 1}: the loss is {value}. The weights of the epoch before are untouched. The "
-        f"batch held {run.train_slices.describe(numbers)}. A smaller --learning-rate helps where no slice is at fault."
-    )
 
 
 def _bar(run: Run, epoch: int, show: bool) -> tqdm:

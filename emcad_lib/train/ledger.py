@@ -26,6 +26,7 @@ from emcad_lib.train.config import TrainConfig
 
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.csv"
+STATE_FILE = "last_state.pt"  # what `checkpoint` keeps to go on from
 
 HISTORY = {
     "epoch": "epochs done",
@@ -127,7 +128,7 @@ def read_ledger(folder: str | Path) -> Ledger:
         raise CourseError(f"{folder}: there is no run here ({RUN_FILE} is missing).")
     run = read_json(folder / RUN_FILE)
     try:
-        history = pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+        history = pd.read_csv(folder / HISTORY_FILE)
         epochs = history[list(HISTORY)].itertuples(index=False)
         rows = [dict(zip(HISTORY, epoch, strict=True)) for epoch in epochs]
         return Ledger(folder, {"finished": None, **run, "config": dict(run["config"])}, rows)
@@ -144,12 +145,14 @@ def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
 
     Raises:
         CourseError: when the name is taken and the run isn't to be resumed, or had other settings or data. Its number
-            of epochs may change, and the cache may have moved.
+            of epochs may change, and the cache may have moved. Before its first epoch is done all may change, because
+            then it begins anew.
     """
     settings, started_from = config.settings(), _hashes(config)
+    run = {"config": settings, "data": dict(data), "started_from": started_from, "started": now()}
+    new = Ledger(config.folder, {**run, "finished": None, "seconds": None, "resumed": []})
     if not is_run(config.folder):
-        run = {"config": settings, "data": dict(data), "started_from": started_from, "started": now()}
-        return Ledger(config.folder, {**run, "finished": None, "seconds": None, "resumed": []})
+        return new
     if not config.resume:
         raise CourseError(
             f"{config.folder}: there is a run of this name already. Go on with it by --resume, or take another --name."
@@ -166,8 +169,13 @@ def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
         changed.append(f"{config.cache} holds other data, or another split of it")
     if ledger.run.get("started_from") != started_from:
         changed.append("the weights to start from are others")
+    if changed and not ledger.rows and not (config.folder / STATE_FILE).exists():
+        return new
     if changed:
-        raise CourseError(f"{config.folder}: a run can't go on otherwise than it began: {'; '.join(changed)}.")
+        raise CourseError(
+            f"{config.folder}: a run can't go on otherwise than it began: {'; '.join(changed)}. Take another "
+            f"--name, or the settings of before."
+        )
     ledger.run["config"] = settings | {"epochs": max(config.epochs, len(ledger.rows))}
     if config.epochs > before["epochs"]:
         ledger.run["finished"] = None
@@ -195,7 +203,7 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """What a run depends on beside its settings and its data: code, versions and machine."""
     packages = ("torch", "timm", "numpy", "accelerate")
     return {
@@ -207,6 +215,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         },
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": processes,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",

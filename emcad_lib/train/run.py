@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import DataLoaderShard
+from accelerate.data_loader import DataLoaderShard, prepare_data_loader
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from torch import Tensor
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
@@ -21,6 +23,7 @@ from emcad_lib.files import CourseError
 from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
 from emcad_lib.model.weights import load_encoder, load_weights
 from emcad_lib.train.config import TrainConfig
+from emcad_lib.train.processes import several_processors
 
 VALIDATION_BATCH = 32  # speed only: in evaluation mode, slices don't depend on their neighbours in a batch
 
@@ -74,6 +77,14 @@ class Run:
         """The network itself, without what accelerate may have wrapped round it."""
         return self.accelerator.unwrap_model(self.model)
 
+    def start_training(self) -> None:
+        """Put the network into training mode; with ``--freeze-norm``, all but batch normalisation."""
+        self.model.train()
+        if self.config.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
     """Find the device to run on, and set up mixed precision.
@@ -83,7 +94,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     """
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in a notebook has the first's precision
     try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=several_processors())
     except (ValueError, RuntimeError) as error:
         raise CourseError(
             f"--mixed-precision {config.mixed_precision} does not work on this machine: {error}"
@@ -93,8 +104,10 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             f"--mixed-precision {config.mixed_precision} does not work on this machine's {accelerator.device.type}. "
             f"fp16 needs a GPU; most processors can do bf16."
         )
+    config.check_parts(accelerator.num_processes)
     if accelerator.num_processes > 1:
-        raise CourseError("Training runs in one process. Start it with python -m emcad_lib.train.")
+        # PyTorch on a processor lays out some gradients otherwise than it then wants to exchange them. It copies them.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     return accelerator
 
 
@@ -137,16 +150,41 @@ def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
         train_slices,
         config.batch_size,
         sampler=sampler,
-        # A last batch of one slice would make batch normalisation compare a slice with itself. Larger ones stay, so
-        # that an epoch has the same slices whatever the batch size.
-        drop_last=len(sampler) > config.batch_size and len(sampler) % config.batch_size == 1,
+        drop_last=_last_is_too_small(config, len(sampler), accelerator.num_processes),
         collate_fn=_whole_batch,
     )
     val_batches = DataLoader(val_slices, VALIDATION_BATCH, collate_fn=_whole_batch)
     model = build_model(config, fresh)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    prepared = accelerator.prepare(train_batches, val_batches, model, optimizer)
-    return Run(config, accelerator, train_slices, val_slices, *prepared)
+    kind = accelerator.device.type
+    if accelerator.num_processes > 1 and kind == "cuda" and not config.freeze_norm:
+        # Batch normalisation over the slices of all processes; PyTorch has it for GPUs only. timm's converter knows
+        # timm's own layers as well. Names of weights stay.
+        model = convert_sync_batchnorm(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=kind in ("cpu", "cuda"),  # one call for all weights
+    )
+    # Every process reads whole batches, varies them alike, and takes its part then: so each slice is varied in the same
+    # way however many processes there are. accelerate's own way is to deal out slices, and evens out odd batches.
+    train_batches = prepare_data_loader(
+        train_batches, accelerator.device, num_processes=1, process_index=0, put_on_device=True
+    )
+    prepared = accelerator.prepare(val_batches, model, optimizer)
+    return Run(config, accelerator, train_slices, val_slices, train_batches, *prepared)
+
+
+def _last_is_too_small(config: TrainConfig, slices: int, processes: int) -> bool:
+    """Whether an epoch's last batch is to be left out.
+
+    A batch of one slice would make batch normalisation compare a slice with itself. Larger ones stay, so that an epoch
+    has the same slices whatever the batch size; but at 32 pixels no part of a batch may be one slice.
+    """
+    left = slices % config.batch_size
+    if not left or slices < config.batch_size:
+        return False
+    return left == 1 or (config.smallest_part(left, processes) <= 1 and not config.one_slice_is_enough)
 
 
 def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:

@@ -24,7 +24,8 @@ def test_every_setting_can_be_given_on_the_command_line():
         --slices-per-epoch 100
         --learning-rate 1e-4 --schedule constant --weight-decay 0.01 --modalities flair t2 --regions whole core
         --planes axial coronal --pretrained --encoder-weights b2.pth --weights old.safetensors --drop-path 0.2
-        --no-augment --mixed-precision bf16 --validate-patients 7 --resume"""
+        --no-augment --mixed-precision bf16 --validate-patients 7 --no-resume --accumulate 5 --freeze-norm
+        --mirror drive/runs"""
 
     given = parse_arguments(NEEDED + line.split())
 
@@ -49,7 +50,10 @@ def test_every_setting_can_be_given_on_the_command_line():
         "augment": False,
         "mixed_precision": "bf16",
         "validate_patients": 7,
-        "resume": True,
+        "resume": False,
+        "accumulate": 5,
+        "freeze_norm": True,
+        "mirror": "drive/runs",
     }
     assert given == config(**expected)
     assert expected.keys() | {"cache", "runs", "name"} == {setting.name for setting in dataclasses.fields(TrainConfig)}
@@ -66,6 +70,7 @@ def test_the_defaults_are_those_of_the_quick_profile():
     ("name", "value", "wanted"),
     [
         ("batch_size", 0, "1 or more"),
+        ("accumulate", 0, "1 or more"),
         ("epochs", 0, "1 or more"),
         ("seed", -1, "0 or more"),
         ("slices_per_epoch", -1, "0 or more"),
@@ -98,14 +103,32 @@ def test_one_slice_of_32_pixels_is_refused_because_batch_normalisation_needs_two
         config(batch_size=1, image_size=32)
 
     assert config(batch_size=2, image_size=32).image_size == 32
+    with pytest.raises(CourseError, match="normalisation"):
+        config(batch_size=5, accumulate=3, image_size=32)  # 2, 2 and 1
+    assert config(batch_size=5, accumulate=3, image_size=64).largest_part() == 2
+    assert config(batch_size=1, image_size=32, freeze_norm=True).largest_part() == 1
+
+
+def test_a_micro_batch_needs_a_slice_in_each_process():
+    with pytest.raises(CourseError, match="--accumulate 5 needs a slice for each micro-batch, and --batch-size is 4"):
+        config(batch_size=4, accumulate=5, image_size=64)
+    with pytest.raises(CourseError, match="--accumulate 2 in each of 3 processes needs .* --batch-size is 4"):
+        config(batch_size=4, accumulate=2, image_size=64).check_parts(processes=3)
+
+
+def test_a_run_goes_on_by_default_and_is_told_not_to_by_no_resume():
+    assert parse_arguments(NEEDED).resume
+    assert parse_arguments([*NEEDED, "--resume"]).resume
+    assert not parse_arguments([*NEEDED, "--no-resume"]).resume
 
 
 def test_the_settings_for_the_ledger_hold_no_path():
-    settings = TrainConfig(cache="/home/me/cache", runs="/home/me/runs", name="x", weights="/home/me/w.safetensors")
+    folders = {"cache": "/home/me/cache", "runs": "/home/me/runs", "mirror": "/home/me/drive"}
+    settings = TrainConfig(**folders, name="x", weights="/home/me/w.safetensors")
 
     kept = settings.settings()
 
     assert (kept["cache"], kept["weights"], kept["encoder_weights"]) == ("cache", "w.safetensors", "")
     assert kept["regions"] == ["whole"]  # as JSON gives it back
-    assert not {"runs", "resume"} & kept.keys()
+    assert not {"runs", "resume", "mirror"} & kept.keys()
     assert "/home" not in str(kept)

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
 from emcad_lib.evaluate.metrics import dice_by_definition
 from emcad_lib.files import CourseError, read_json, write_json
+from emcad_lib.model import weights as weights_module
 from emcad_lib.model.weights import load_weights, save_weights
 from emcad_lib.train import checkpoint, engine
 from emcad_lib.train import run as run_module
@@ -285,29 +287,50 @@ def test_a_run_of_that_name_is_never_overwritten(config):
     before = {path.name: path.read_bytes() for path in config.folder.iterdir()}
 
     with pytest.raises(CourseError, match="--resume, or take another --name"):
-        train(config, show=False)
+        train(replace(config, resume=False), show=False)
+    with pytest.raises(CourseError, match="seed was 0, is now 1. Take another --name"):
+        train(replace(config, seed=1), show=False)
 
     assert {path.name: path.read_bytes() for path in config.folder.iterdir()} == before
 
 
-def test_resuming_nothing_starts_anew(config):
-    assert len(train(replace(config, resume=True), show=False).rows) == 2
-
-
-def test_resuming_a_finished_run_returns_it_without_training(config, monkeypatch):
+def test_a_finished_run_is_returned_without_training_even_when_its_state_is_gone(config, monkeypatch):
     finished = train(config, show=False)
     monkeypatch.setattr(engine, "train_one_epoch", None)
+    (config.folder / "last_state.pt").unlink()
 
-    again = train(replace(config, resume=True), show=False)
+    again = train(config, show=False)
 
     assert again.run == finished.run
     pd.testing.assert_frame_equal(again.history, finished.history)
 
 
+def test_epochs_whose_state_is_gone_are_not_trained_over(config):
+    train(config, show=False)
+    (config.folder / "last_state.pt").unlink()
+
+    with pytest.raises(CourseError, match=r"last_state.pt is missing, so this run can't go on. Take another --name"):
+        train(replace(config, epochs=3), show=False)
+
+    assert len(read_ledger(config.folder).rows) == 2
+
+
+def test_before_its_first_epoch_is_done_a_run_may_begin_anew_with_other_settings(config, monkeypatch):
+    """It has nothing to lose. So a run goes on that has learned in its first update that memory does not suffice."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, engine, "mutation_loss", 1)
+        with pytest.raises(Killed):
+            train(config, show=False)
+
+    ledger = train(replace(config, accumulate=2), show=False)
+
+    assert (ledger.config["accumulate"], len(ledger.rows), ledger.run["resumed"]) == (2, 2, [])
+
+
 def test_a_finished_run_goes_on_for_more_epochs(config):
     train(replace(config, schedule="constant"), show=False)
 
-    ledger = train(replace(config, schedule="constant", resume=True, epochs=3), show=False)
+    ledger = train(replace(config, schedule="constant", epochs=3), show=False)
 
     assert ledger.history["epoch"].tolist() == [1, 2, 3]
     assert (ledger.finished, ledger.config["epochs"], len(ledger.run["resumed"])) == (True, 3, 1)
@@ -334,7 +357,7 @@ def test_a_run_that_dies_anywhere_goes_on_to_the_same_history(module, function, 
         with pytest.raises(Killed):
             train(config, show=False)
 
-    ledger = train(replace(config, resume=True), show=False)
+    ledger = train(config, show=False)
 
     assert_same_history(ledger, undisturbed)
     assert_same_history(read_ledger(config.folder), undisturbed)
@@ -355,7 +378,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_to_the_same_history(conf
     process.wait()
     assert not read_ledger(config.folder).finished
 
-    ledger = train(replace(config, epochs=3, resume=True), show=False)
+    ledger = train(replace(config, epochs=3), show=False)
 
     assert_same_history(ledger, undisturbed)
 
@@ -365,7 +388,7 @@ def test_the_half_written_files_of_a_killed_process_are_swept_up(config):
     leftover = config.folder / ".writing-123-last_state.pt"
     leftover.write_bytes(b"half")
 
-    train(replace(config, epochs=3, resume=True), show=False)
+    train(replace(config, epochs=3), show=False)
 
     assert not leftover.exists()
 
@@ -374,7 +397,7 @@ def test_resuming_with_other_settings_names_those_that_differ(config):
     train(config, show=False)
 
     with pytest.raises(CourseError) as error:
-        train(replace(config, resume=True, learning_rate=0.5, seed=1, epochs=9), show=False)
+        train(replace(config, learning_rate=0.5, seed=1, epochs=9), show=False)
 
     assert "learning_rate was 0.001, is now 0.5" in str(error.value)
     assert "seed was 0, is now 1" in str(error.value)
@@ -385,7 +408,7 @@ def test_resuming_on_other_data_is_refused_and_on_a_moved_cache_is_not(config, t
     train(config, show=False)
     moved = tmp_path / "moved"
     moved.symlink_to(config.cache)
-    train(replace(config, resume=True, cache=moved), show=False)
+    train(replace(config, cache=moved), show=False)
 
     other = tmp_path / "other"
     other.mkdir()
@@ -394,7 +417,7 @@ def test_resuming_on_other_data_is_refused_and_on_a_moved_cache_is_not(config, t
     write_json(other / "manifest.json", manifest | {"split_seed": 99})
 
     with pytest.raises(CourseError, match="other holds other data"):
-        train(replace(config, resume=True, cache=other), show=False)
+        train(replace(config, cache=other), show=False)
 
 
 def test_a_state_that_could_run_code_is_not_loaded(config, tmp_path):
@@ -407,7 +430,7 @@ def test_a_state_that_could_run_code_is_not_loaded(config, tmp_path):
     torch.save({"epoch": Trap()}, config.folder / "last_state.pt")
 
     with pytest.raises(CourseError, match=r"last_state.pt: the state of this run can't be read"):
-        train(replace(config, resume=True), show=False)
+        train(replace(config, epochs=3), show=False)
     assert not (tmp_path / "trapped").exists()
 
 
@@ -433,7 +456,28 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(config
     assert checkpoint.load_state(config.folder)["epoch"] == 1
     assert load_weights(config.folder / "last.safetensors").metadata["epoch"] == "1"
     assert not list(config.folder.glob(".*"))
-    assert_same_history(train(replace(config, resume=True), show=False), undisturbed)
+    assert_same_history(train(config, show=False), undisturbed)
+
+
+def test_a_disk_that_is_full_for_the_weights_leaves_the_last_checkpoint(config, undisturbed, monkeypatch):
+    config = replace(config, epochs=3)
+    write, calls = weights_module.save_file, []
+
+    def full_at_the_third_file(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) == 3:  # the first epoch writes two: its weights are the best and the last
+            path.write_bytes(b"the first bytes")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        write(tensors, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_module, "save_file", full_at_the_third_file)
+        with pytest.raises(CourseError, match=r"safetensors: the disk is full"):
+            train(config, show=False)
+
+    assert load_weights(config.folder / "best.safetensors").metadata["epoch"] == "1"
+    assert not list(config.folder.glob(".*"))
+    assert_same_history(train(config, show=False), undisturbed)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_slices(config):
@@ -453,7 +497,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_slices(config):
 
 
 def test_a_precision_that_the_machine_does_not_have_is_named(config, monkeypatch):
-    def refuse(mixed_precision):
+    def refuse(mixed_precision, cpu):
         raise ValueError("fp16 mixed precision requires a GPU")
 
     monkeypatch.setattr(run_module, "Accelerator", refuse)
@@ -530,6 +574,18 @@ def test_slices_are_described_plane_by_plane(config):
     assert described == f"{name} slices 5, 9; {name} coronal slices 3, 4"
 
 
+def test_a_run_from_before_the_optimisers_one_call_for_all_weights_goes_on_with_it(config):
+    train(replace(config, epochs=1), show=False)
+    state = checkpoint.load_state(config.folder)
+    del state["optimizer"]["param_groups"][0]["fused"]
+    run = prepare_run(config)
+
+    checkpoint.restore(run, state)
+
+    assert run.optimizer.param_groups[0]["fused"]
+    assert run.optimizer.state[next(run.network.parameters())]["step"] == 4
+
+
 def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(config):
     train(replace(config, epochs=1), show=False)
     path = config.folder / "run.json"
@@ -537,4 +593,4 @@ def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(config):
     del run["config"]["planes"]
     write_json(path, run)
 
-    assert len(train(replace(config, resume=True), show=False).rows) == 2
+    assert len(train(config, show=False).rows) == 2

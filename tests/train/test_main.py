@@ -42,13 +42,17 @@ def test_what_cannot_be_is_said_in_one_line_and_the_command_fails(more, complain
     assert not (tmp_path / "first").exists()
 
 
-def test_an_interruption_from_the_keyboard_says_how_to_go_on(tiny_cache, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [([], "The same command goes on"), (["--no-resume"], "The same command with --resume goes on")],
+)
+def test_an_interruption_from_the_keyboard_says_how_to_go_on(more, said, tiny_cache, tmp_path, capsys, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "train", interrupted)
 
-    code = command.main(arguments(tiny_cache, tmp_path))
+    code = command.main(arguments(tiny_cache, tmp_path, *more))
 
     assert code == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
