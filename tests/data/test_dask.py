@@ -159,7 +159,7 @@ def test_a_cluster_without_workers_is_named_with_what_to_do(tmp_path, monkeypatc
     with LocalCluster(n_workers=0, dashboard_address=":0") as empty:
         address = empty.scheduler_address
         with pytest.raises(CourseError, match=f"{address}: this cluster has no worker. .* dask worker {address}"):
-            preprocess(tmp_path / "cache", dask=address)
+            next(run_jobs(abs, [1], tmp_path, None, address))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "foo://localhost:8786", "tcp://127.0.0.1:9"])
@@ -167,7 +167,7 @@ def test_an_address_where_no_scheduler_answers_is_named(tmp_path, monkeypatch, a
     monkeypatch.setattr(module, "_ANSWER_SECONDS", 1)
 
     with pytest.raises(CourseError, match=f"{address}: no Dask scheduler answers there"):
-        preprocess(tmp_path / "cache", dask=address)
+        next(run_jobs(abs, [1], tmp_path, None, address))
 
 
 def test_a_folder_that_a_worker_does_not_see_is_named(cluster, tmp_path, monkeypatch):
@@ -180,14 +180,13 @@ def test_a_folder_that_a_worker_does_not_see_is_named(cluster, tmp_path, monkeyp
 
 def test_the_number_of_workers_is_the_clusters_own(tmp_path):
     with pytest.raises(CourseError, match="tcp://127.0.0.1:8786 has workers of its own: leave out --workers"):
-        preprocess(tmp_path / "cache", workers=2, dask="tcp://127.0.0.1:8786")
+        next(run_jobs(abs, [1], tmp_path, 2, "tcp://127.0.0.1:8786"))
 
 
 def test_without_the_package_a_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    (wanted,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "optional-dependencies"
-    ]["dask"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = project["optional-dependencies"]["dask"]
 
     with pytest.raises(CourseError, match=f"isn't installed: pip install '{wanted}'"):
-        preprocess(tmp_path / "cache", dask="local")
+        next(run_jobs(abs, [1], tmp_path, None, "local"))

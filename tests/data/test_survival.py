@@ -81,14 +81,14 @@ def small(recipe):
 
 
 class FullDisk:
-    """Lets files be written until ``room`` bytes are full; removing one gives its bytes back."""
+    """Lets volumes and arrays be written until ``room`` bytes are full; removing one gives its bytes back."""
 
     def __init__(self, monkeypatch, folder, room):
         self.folder, self.room, self.write_bytes = folder, room, Path.write_bytes
         monkeypatch.setattr(Path, "write_bytes", lambda path, data: self.write(path, data))
 
     def write(self, path, data):
-        used = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        used = sum(file.stat().st_size for file in self.folder.rglob("*.n*"))
         fits = bytes(data)[: max(self.room - used, 0)]
         self.write_bytes(path, fits)
         if len(fits) < len(data):
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_while_phantoms_are_made_is_said_and_the_next_call_
     arguments = ["--out", str(out), "--patients", "4", "--workers", "1"]
     make_phantoms(tmp_path / "alone", 4)
     with monkeypatch.context() as patch:
-        FullDisk(patch, out, sum(file.stat().st_size for file in (tmp_path / "alone").rglob("*.*")) * 5 // 8)
+        FullDisk(patch, out, sum(file.stat().st_size for file in (tmp_path / "alone").rglob("*.n*")) * 5 // 8)
 
         assert main_of("make_phantom")(arguments) == 1
 
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_during_preprocessing_is_said_by_the_command_and_th
 ):
     tiny_patients(tmp_path / "patients", 4)
     preprocess(tmp_path / "patients", tmp_path / "alone", workers=1)
-    room = sum(file.stat().st_size for file in (tmp_path / "alone").rglob("*.npy")) * 5 // 8
+    room = sum(file.stat().st_size for file in (tmp_path / "alone").rglob("*.n*")) * 5 // 8
     arguments = [str(tmp_path / "patients"), "--out", str(tmp_path / "cache"), "--workers", "1"]
     with monkeypatch.context() as patch:
         FullDisk(patch, tmp_path / "cache", room)

@@ -61,6 +61,66 @@ def launch(*command):
     return process.returncode, out, err
 
 
+DRIVER = '''
+"""Runs the command with one thing after the other going wrong, and writes what each process said."""
+
+import contextlib, errno, io, json, os, sys
+import torch
+from emcad_lib.train import __main__ as command, checkpoint, engine, run
+
+run.VALIDATION_BATCH = 5  # so that each process validates a part
+cases, arguments, out = sys.argv[1].split(","), sys.argv[3:], sys.argv[2]
+rank = int(os.environ["RANK"])
+loss, save, said = engine.mutation_loss, torch.save, {}
+
+
+def no_number(maps, target):
+    return loss(maps, target) * float("nan" if rank == 1 else "1")
+
+
+def too_much(maps, target):
+    if rank == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return loss(maps, target)
+
+
+def full(state, path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+for case in cases:
+    engine.mutation_loss, checkpoint.torch.save = loss, save
+    more = ["--name", case]
+    if case == "nan":
+        engine.mutation_loss = no_number
+    if case == "memory":
+        engine.mutation_loss = too_much
+    if case == "full":
+        checkpoint.torch.save = full
+    if case == "settings":
+        more += ["--batch-size", "0"]
+    if case == "encoder":
+        more += ["--encoder", "pvt_v9"]
+    if case == "thawed":
+        more += ["--accumulate", "1", "--no-freeze-norm"]
+    if case == "taken":
+        more = ["--name", "first", "--no-resume"]
+    with contextlib.redirect_stderr(io.StringIO()) as error, contextlib.redirect_stdout(io.StringIO()):
+        code = command.main([*arguments, *more])
+    said[case] = code, error.getvalue()
+    with open(f"{out}-{rank}.json", "w") as file:
+        json.dump(said, file)
+sys.exit(code)
+'''
+
+
+def drive(cases, config, tmp_path):
+    """For each process, case by case, its exit code and what it said."""
+    (tmp_path / "driver.py").write_text(DRIVER)
+    launch(tmp_path / "driver.py", ",".join(cases), tmp_path / "said", *arguments(config))
+    return [json.loads(path.read_text()) for path in sorted(tmp_path.glob("said-*.json"))]
+
+
 def arguments(config):
     line = ["--cache", config.cache, "--runs", config.runs, "--name", config.name, "--no-pretrained"]
     for name, value in SETTINGS.items():
@@ -116,72 +176,13 @@ def test_two_processes_compute_what_one_does_write_once_and_one_goes_on_with_the
     assert_same_run(resumed, alone.whole)
 
 
-def test_two_processes_go_on_with_the_run_of_one(alone):
+def test_two_processes_go_on_with_the_run_of_one(alone, tmp_path):
     config = TrainConfig(alone.cache, alone.runs, "first", **SETTINGS)
 
-    code, _, err = launch("-m", "emcad_lib.train", *arguments(config))
+    processes = drive(["first"], config, tmp_path)
 
-    assert code == 0, err
+    assert [process["first"] for process in processes] == [[0, ""]] * 2
     assert_same_run(read_ledger(config.folder), alone.whole)
-
-
-DRIVER = '''
-"""Runs the command with one thing after the other going wrong, and writes what each process said."""
-
-import contextlib, errno, io, json, os, sys
-import torch
-from emcad_lib.train import __main__ as command, checkpoint, engine
-
-cases, arguments, out = sys.argv[1].split(","), sys.argv[3:], sys.argv[2]
-rank = int(os.environ["RANK"])
-loss, save, said = engine.mutation_loss, torch.save, {}
-
-
-def no_number(maps, target):
-    return loss(maps, target) * float("nan" if rank == 1 else "1")
-
-
-def too_much(maps, target):
-    if rank == 1:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-    return loss(maps, target)
-
-
-def full(state, path):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-for case in cases:
-    engine.mutation_loss, checkpoint.torch.save = loss, save
-    more = ["--name", case]
-    if case == "nan":
-        engine.mutation_loss = no_number
-    if case == "memory":
-        engine.mutation_loss = too_much
-    if case == "full":
-        checkpoint.torch.save = full
-    if case == "settings":
-        more += ["--batch-size", "0"]
-    if case == "encoder":
-        more += ["--encoder", "pvt_v9"]
-    if case == "thawed":
-        more += ["--accumulate", "1", "--no-freeze-norm"]
-    if case == "taken":
-        more = ["--name", "first", "--no-resume"]
-    with contextlib.redirect_stderr(io.StringIO()) as error, contextlib.redirect_stdout(io.StringIO()):
-        code = command.main([*arguments, *more])
-    said[case] = code, error.getvalue()
-    with open(f"{out}-{rank}.json", "w") as file:
-        json.dump(said, file)
-sys.exit(code)
-'''
-
-
-def drive(cases, config, tmp_path):
-    """For each process, case by case, its exit code and what it said."""
-    (tmp_path / "driver.py").write_text(DRIVER)
-    launch(tmp_path / "driver.py", ",".join(cases), tmp_path / "said", *arguments(config))
-    return [json.loads(path.read_text()) for path in sorted(tmp_path.glob("said-*.json"))]
 
 
 def test_what_goes_wrong_ends_all_processes_and_is_said_once(alone, tmp_path):
