@@ -12,13 +12,13 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import nibabel as nib
 import numpy as np
 import torch
@@ -172,14 +172,18 @@ def make_phantoms(
     if not missing:
         return folders
     workers = min(workers or os.cpu_count() or 1, len(missing))
-    jobs = (joblib.delayed(_job)(folder, seed, index, leave_out) for index in missing)
-    # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
-    # meanwhile, and a process would first have to load them all again.
-    made = joblib.Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered")(jobs)
     with one_thread(), progress(label="Make phantom patients", total=patients, unit="patient") as bar:
         bar.update(patients - len(missing))
-        for _ in made:
-            bar.update()
+        # Threads, not processes: nearly all the time goes into PyTorch, NumPy and zlib, which let other threads run
+        # meanwhile, and a process would first have to load them all again.
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = [pool.submit(_job, folder, seed, index, leave_out) for index in missing]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    bar.update()
+            finally:  # where one failed, those at work beside it end well, and no other begins
+                pool.shutdown(cancel_futures=True)
     return folders
 
 

@@ -59,7 +59,7 @@ def preprocess(
     Args:
         data_dir: a folder of patients with segmentations, in any naming.
         cache_dir: the folder to write.
-        workers: processes at once, by default one per processor. Each takes up to 0.6 GB of memory.
+        workers: processes at once, by default one per processor. Each takes up to 0.8 GB of memory.
         seed: of the split into train, val and test.
         limit: take the first so many patients by name only.
         dask: do the work on a Dask cluster: its scheduler's address, or "local" for one of this machine's processors.

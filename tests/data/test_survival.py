@@ -7,6 +7,8 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,32 @@ def test_a_disk_that_fills_up_while_phantoms_are_made_is_said_and_the_next_call_
 
     assert [path.name for path in sorted(out.iterdir())] == [f"Phantom_00{index}" for index in range(4)]
     assert [(out / name).stat().st_mtime_ns for name in ("Phantom_000", "Phantom_001")] == before
+
+
+def test_when_the_disk_is_full_for_one_phantom_the_one_beside_it_is_finished_first(tmp_path, monkeypatch):
+    failed = threading.Event()
+    write_json = phantom.write_json
+
+    def slow(recipe):
+        if recipe["index"] == 0:
+            assert failed.wait(60)
+            time.sleep(0.2)  # for the message, which must not overtake this patient
+        return small(recipe)
+
+    def full_for_the_others(path, content):
+        if content["index"] != 0:
+            failed.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_json(path, content)
+
+    monkeypatch.setattr(phantom, "build_phantom", slow)
+    monkeypatch.setattr(phantom, "write_json", full_for_the_others)
+
+    with pytest.raises(CourseError, match="Phantom_00[1-5]: the disk is full"):
+        make_phantoms(tmp_path, 6, workers=2)
+
+    assert is_finished(tmp_path / "Phantom_000", 0, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["Phantom_000"]
 
 
 def test_a_disk_that_fills_up_during_preprocessing_is_said_by_the_command_and_the_next_call_goes_on(
