@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+LEFTOVER_SECONDS = 3600  # a patient takes seconds to write: what is older was left behind by a process that was killed
 SPACE_OF_A_FULL_DISK = 1 << 20  # bytes: writers stop when the next block doesn't fit, so a little is left
 
 
@@ -56,10 +58,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove(aside)
 
 
+def remove_leftovers(folder: Path, older_than: float = LEFTOVER_SECONDS) -> None:
+    """Remove the half-written files and folders that killed processes have left in a folder.
+
+    Args:
+        folder: where `replacing` has written to; it needn't exist.
+        older_than: seconds. Younger ones stay: another process may be at them right now.
+
+    Raises:
+        OSError: one can't be removed.
+    """
+    for leftover in [*folder.glob(".writing-*"), *folder.glob(".replaced-*")]:
+        with suppress(FileNotFoundError):  # another process may be through with it
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                _remove(leftover)
+
+
 def _is_full(folder: Path, error: Exception) -> bool:
     """Whether a write failed for want of space.
 
-    The system's error number says it. But safetensors passes on its words only, and NumPy and PyTorch not even those:
+    The system's error number says it. But some libraries pass on its words only, and NumPy and PyTorch not even those:
     then a look at the disk decides.
     """
     reasons = (errno.ENOSPC, errno.EDQUOT)

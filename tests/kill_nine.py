@@ -35,9 +35,8 @@ import torch
 from safetensors.torch import load_file
 
 from emcad_lib.data import phantom
-from emcad_lib.data.leftovers import LEFTOVER_SECONDS
 from emcad_lib.data.preprocess import preprocess
-from emcad_lib.files import read_json, sha256
+from emcad_lib.files import LEFTOVER_SECONDS, read_json, sha256
 from emcad_lib.train.checkpoint import load_state
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train
@@ -171,7 +170,7 @@ def kill_training(folder: Path, random: np.random.Generator) -> Tally:
         look_at_run(config.folder, alone.folder)
         assert read_ledger(config.folder).finished
         assert len(read_ledger(config.folder).rows) == EPOCHS
-        assert {path.name for path in config.folder.iterdir() if not path.name.startswith(".")} == RUN_FILES
+        assert {path.name for path in config.folder.iterdir()} == RUN_FILES
         for name in ("best.safetensors", "last.safetensors"):
             ours, theirs = load_file(config.folder / name), load_file(alone.folder / name)
             assert all(torch.allclose(ours[key], theirs[key], rtol=0, atol=1e-6) for key in theirs), name

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emcad_lib import files
-from emcad_lib.files import CourseError, read_json, replacing, sha256, write_json
+from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing, sha256, write_json
 
 
 def everything_in(folder):
@@ -108,7 +108,7 @@ def test_a_full_disk_is_said_in_plain_words_and_leaves_the_old_file(tmp_path, nu
 
 
 def test_a_full_disk_is_recognised_by_its_words_where_the_error_has_no_number(tmp_path):
-    # This is how safetensors says it; it has cleaned up by then, so the disk isn't full any more.
+    # This is how safetensors' own writer says it; it has cleaned up by then, so the disk isn't full any more.
     with pytest.raises(CourseError, match="the disk is full"), replacing(tmp_path / "weights.safetensors"):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -179,6 +179,22 @@ def test_a_folder_is_never_half_removed_while_it_is_replaced(tmp_path, monkeypat
 
     # What is removed has another name by then, and the new folder stands in its place.
     assert seen == [(f".replaced-{os.getpid()}-{threading.get_ident()}-patient", ["labels.txt", "scan.txt"])]
+
+
+def test_what_killed_processes_left_is_removed_once_it_is_old_enough(tmp_path):
+    file, folder, other = (tmp_path / name for name in (".writing-1-a.csv", ".replaced-2-patient", "a.csv"))
+    for place in (file, other):
+        place.write_text("half")
+    (folder / "inside").mkdir(parents=True)
+
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {file, folder, other}  # perhaps somebody is at them right now
+
+    for place in (file, folder, other):
+        os.utime(place, (0, 0))
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {other}
+    remove_leftovers(tmp_path / "not there")
 
 
 def test_json_reads_back_and_is_readable_by_people(tmp_path):

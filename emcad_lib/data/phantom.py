@@ -28,10 +28,9 @@ from emcad_lib.data.anatomy import GRID, build_anatomy, one_thread
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.contrast import render
 from emcad_lib.data.leave_out import INGREDIENTS, without
-from emcad_lib.data.leftovers import remove_leftovers
 from emcad_lib.data.recipe import draw_recipe
 from emcad_lib.data.tumour import equal_volume_radius, grow, push
-from emcad_lib.files import CourseError, read_json, replacing, write_json
+from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing, write_json
 from emcad_lib.progress import progress
 
 PHANTOM_VERSION = 6  # raise it whenever the same recipe gives other voxels: patients of an older version are made anew
@@ -166,7 +165,7 @@ def make_phantoms(
         raise CourseError(f"Ask for one worker or more, not {workers}.")
     folder = Path(folder)
     _check_folder(folder, seed, leave_out)
-    remove_leftovers([folder])
+    remove_leftovers(folder)
     folders = [folder / patient_name(index) for index in range(patients)]
     missing = [index for index in range(patients) if not is_finished(folders[index], seed, index, leave_out)]
     if not missing:

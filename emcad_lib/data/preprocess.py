@@ -20,12 +20,11 @@ import emcad_lib
 from emcad_lib.data.brats import find_patients
 from emcad_lib.data.cache import ARRAYS, CACHE_VERSION, MANIFEST, RECORD, Record, open_array, patient_folder
 from emcad_lib.data.cluster import run_jobs
-from emcad_lib.data.leftovers import remove_leftovers
 from emcad_lib.data.nifti import PatientError
 from emcad_lib.data.prepare import FlatImage, Prepared, dequantise, normalise, prepare_patient, quantise
 from emcad_lib.data.scan import MODALITIES, Patient, Scan, read_scan
 from emcad_lib.data.split import split_patients
-from emcad_lib.files import CourseError, read_json, replacing, sha256, write_json
+from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing, sha256, write_json
 from emcad_lib.progress import progress
 
 __all__ = [
@@ -109,7 +108,8 @@ def _make_room(cache_dir: Path) -> None:
         (cache_dir / "patients").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"{cache_dir}: can't be written ({error.strerror}). Choose another folder.") from error
-    remove_leftovers([cache_dir, cache_dir / "patients", *cache_dir.glob("patients/*")])
+    for folder in (cache_dir, cache_dir / "patients", *cache_dir.glob("patients/*")):
+        remove_leftovers(folder)
 
 
 def _prepare_all(

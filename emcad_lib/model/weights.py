@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.models import pvt_v2
 from torch import Tensor
 
@@ -67,8 +67,10 @@ def save_weights(model: PVTEMCAD, path: str | Path, half: bool = False, **metada
         key: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for key, tensor in model.state_dict().items()
     }
+    metadata = {**model.metadata, **metadata, "config": json.dumps(asdict(model.config))}
     with replacing(path) as beside:
-        save_file(tensors, beside, metadata={**model.metadata, **metadata, "config": json.dumps(asdict(model.config))})
+        # Not by save_file: its own temporary file would stay for good if the process is killed.
+        beside.write_bytes(save(tensors, metadata))
 
 
 def load_weights(path: str | Path | None = None) -> PVTEMCAD:

@@ -108,9 +108,3 @@ def save_checkpoint(run: Run, file: str, row: Mapping[str, float]) -> None:
         epoch=str(row["epoch"]),
         dice_patient=f"{row['dice_patient']:.4f}",
     )
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files of a process that was killed."""
-    for leftover in folder.glob(".writing-*"):
-        leftover.unlink()

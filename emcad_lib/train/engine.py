@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from emcad_lib.data.slices import Cache, augment
 from emcad_lib.evaluate.metrics import dice_by_definition
-from emcad_lib.files import CourseError
+from emcad_lib.files import CourseError, remove_leftovers
 from emcad_lib.progress import progress
 from emcad_lib.train import checkpoint
 from emcad_lib.train.config import TrainConfig
@@ -213,6 +213,7 @@ def _open(config: TrainConfig, mirror: Mirror) -> tuple[Ledger, bool]:
     mirror.bring_back()
     ledger = open_ledger(config, {"manifest_sha256": cache.hash, **split_patients(config, cache)})
     mirror.check(ledger)
+    remove_leftovers(config.folder, older_than=0)  # of a life that was killed, at its very start or its very end even
     if ledger.finished and mirror.is_behind():
         mirror.update()
     return ledger, "parameters" in ledger.run  # a new one doesn't know the network yet
@@ -222,7 +223,6 @@ def _begin(ledger: Ledger, run: Run, begun: bool, rows: list[dict[str, float]]) 
     """Write down what a run starts with, or goes on with after the epochs ``rows``."""
     environment = describe_environment(run.accelerator.device, run.accelerator.num_processes)
     if begun:
-        checkpoint.remove_leftovers(run.config.folder)
         ledger.run["resumed"].append({"at": now(), **environment})
     else:
         ledger.run |= {"parameters": sum(weight.numel() for weight in run.network.parameters()), **environment}

@@ -6,8 +6,8 @@ import shutil
 import warnings
 from pathlib import Path
 
-from emcad_lib.files import CourseError, read_json, replacing
-from emcad_lib.train.checkpoint import BEST_FILE, LAST_FILE, remove_leftovers
+from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing
+from emcad_lib.train.checkpoint import BEST_FILE, LAST_FILE
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.ledger import HISTORY_FILE, RUN_FILE, STATE_FILE, Ledger, is_run
 
@@ -69,7 +69,7 @@ class Mirror:
         try:
             # Only the last folder is made: where a drive isn't mounted, its folders would come to lie on this disk.
             self.copy.parent.mkdir(exist_ok=True)
-            remove_leftovers(self.copy)
+            remove_leftovers(self.copy, older_than=0)
             _copy(self.run, self.copy)
         except (OSError, CourseError) as error:
             if not self._warned:

@@ -169,9 +169,11 @@ SHUFFLE = """def as_pixel_shuffle(transposed):
     pointwise.bias.data = {}
     return nn.Sequential(pointwise, nn.PixelShuffle(2))
 """
+PER_CHANNEL = "self.agree = nn.Sequential(nn.Conv2d(half, channels, 1),"
 UNITS = "def units_kept(branches, wide):\n    return {}"
 
-# Three answers that somebody could give and that aren't right, for each exercise. ANSWER is the name that is asked for.
+# Three answers or more that somebody could give and that aren't right, for each exercise.
+# ANSWER is the name that is asked for.
 WRONG: dict[str, list[str]] = {
     "03-1": ["width = 7", "width = 14", "width = 49"],
     "03-2": [
@@ -188,6 +190,8 @@ WRONG: dict[str, list[str]] = {
             "folded.weight.copy_(convolution.weight[:, order] * scale[:, None, None, None]); "
             "folded.bias.copy_(norm.bias - scale * norm.running_mean)"  # the inverse shuffle
         ),
+        "def fold_end(mscb):\n    return nn.Sequential(mscb.shuffle, *mscb.narrow)",  # folds nothing
+        "def fold_end(mscb):\n    return lambda x: mscb.narrow(mscb.shuffle(x))",
     ],
     "03-4": [
         method("MSDC", "return sum(branch(x) for branch in self.branches)"),
@@ -212,12 +216,14 @@ WRONG: dict[str, list[str]] = {
         "def without_aliases(state):\n    return {k: v for k, v in state.items() if k.startswith('0')}",
         "def without_aliases(state):\n    last = {v.data_ptr(): k for k, v in state.items()}\n"
         "    return {k: state[k] for k in last.values()}",  # the last name of each
+        "def without_aliases(state):\n    return {k: v for k, v in state.items() if not k.startswith('1')}",
     ],
     "05-1": ["smallest = 18", "smallest = 22", "smallest = 19"],
     "05-2": [
         "def prop_open(gate):\n    nn.init.constant_(gate.agree[1].bias, 100.0)\n    return gate",
         "def prop_open(gate):\n    nn.init.constant_(gate.agree[0].bias, 100.0)\n    return gate",
         "def prop_open(gate):\n    nn.init.zeros_(gate.agree[1].weight)\n    return gate",
+        "def prop_open(gate):\n    nn.init.constant_(gate.agree[1].bias, 1e8)\n    return gate",
     ],
     "05-3": [
         gate("for part in (self.judge_decoder, self.judge_skip, self.agree):\n    part[1].bias = None"),
@@ -228,12 +234,16 @@ WRONG: dict[str, list[str]] = {
         gate("self.agree = nn.Sequential(nn.Conv2d(half, channels, 3, padding=1), nn.BatchNorm2d(channels))"),
         gate("self.agree = nn.Sequential(nn.Conv2d(half, channels, 1, bias=False), nn.BatchNorm2d(channels))"),
         gate("self.agree = nn.Sequential(nn.Conv2d(half, half, 1), nn.BatchNorm2d(half))"),
+        gate(f"{PER_CHANNEL} nn.BatchNorm2d(channels), nn.Sigmoid())"),  # the second one
+        gate(f"{PER_CHANNEL} nn.ReLU(), nn.BatchNorm2d(channels))"),
+        gate(f"{PER_CHANNEL} nn.GroupNorm(1, channels))"),
     ],
     "06-1": ["even_sizes = [2, 4, 6]", "even_sizes = [3]", "even_sizes = [3, 4, 5, 6]", "even_sizes = 3"],
     "06-2": [
         "def bilinear_kernel():\n    return torch.full((3, 3), 1 / 9)",
         "def bilinear_kernel():\n    return torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])) / 4",
         "def bilinear_kernel():\n    return torch.tensor([0.25, 0.5, 0.25])",
+        "def bilinear_kernel():\n    return [[0.0625, 0.125, 0.0625], [0.125, 0.25, 0.125], [0.0625, 0.125, 0.0625]]",
     ],
     "06-3": [
         EARLY.format("F.relu(self.smooth(F.interpolate(self.norm(self.mix(x)), scale_factor=2)))"),
@@ -266,6 +276,9 @@ WRONG: dict[str, list[str]] = {
         "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(0, 1, 2, 3)))",
         "def with_encoder(name):\n"
         "    return PVTEMCAD(timm.create_model('pvt_v2_b0', features_only=True, pretrained=False))",
+        "def with_encoder(name):\n    return PVTEMCAD(\n"
+        "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4)))",
+        "def with_encoder(name):\n    return timm.create_model(name, features_only=True, pretrained=False)",
     ],
 }
 

@@ -8,26 +8,26 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
 from emcad_lib.evaluate.metrics import dice_by_definition
 from emcad_lib.files import CourseError, read_json, write_json
-from emcad_lib.model import weights as weights_module
 from emcad_lib.model.weights import load_weights, save_weights
 from emcad_lib.train import checkpoint, engine
 from emcad_lib.train import run as run_module
 from emcad_lib.train.config import TrainConfig
-from emcad_lib.train.engine import learning_rate_at, train, train_one_epoch, validate
+from emcad_lib.train.engine import train, train_one_epoch, validate
 from emcad_lib.train.ledger import HISTORY, read_ledger
 from emcad_lib.train.losses import segmentation_loss
 from emcad_lib.train.run import build_model, prepare_run
+from emcad_lib.train.schedule import learning_rate_at
 
 TIMES = ["seconds", "images_per_second"]
 
@@ -383,8 +383,11 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_to_the_same_history(conf
     assert_same_history(ledger, undisturbed)
 
 
-def test_the_half_written_files_of_a_killed_process_are_swept_up(config):
-    train(config, show=False)
+@pytest.mark.parametrize("had_begun", [True, False])
+def test_the_half_written_files_of_a_killed_process_are_swept_up(config, had_begun):
+    config.folder.mkdir(parents=True)
+    if had_begun:
+        train(config, show=False)
     leftover = config.folder / ".writing-123-last_state.pt"
     leftover.write_bytes(b"half")
 
@@ -461,17 +464,17 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(config
 
 def test_a_disk_that_is_full_for_the_weights_leaves_the_last_checkpoint(config, undisturbed, monkeypatch):
     config = replace(config, epochs=3)
-    write, calls = weights_module.save_file, []
+    write, calls = Path.write_bytes, []
 
-    def full_at_the_third_file(tensors, path, metadata):
+    def full_at_the_third_file(path, content):
         calls.append(path)
         if len(calls) == 3:  # the first epoch writes two: its weights are the best and the last
-            path.write_bytes(b"the first bytes")
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        write(tensors, path, metadata)
+            write(path, content[:1000])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights_module, "save_file", full_at_the_third_file)
+        patch.setattr(Path, "write_bytes", full_at_the_third_file)
         with pytest.raises(CourseError, match=r"safetensors: the disk is full"):
             train(config, show=False)
 
