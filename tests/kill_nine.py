@@ -285,6 +285,7 @@ def content(folder: Path, hidden: bool = False) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # a look at weights would start threads here, and a forked process waits for them forever
     what, where, seed = sys.argv[1:]
     killers = {"training": kill_training, "preprocessing": kill_preprocessing, "phantoms": kill_phantoms}
     result = killers[what](Path(where), np.random.default_rng(int(seed)))

@@ -113,7 +113,9 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         """The slices of these numbers as a batch: x (B, C, N, N) and y (B, R, N, N)."""
         side = max(CANVAS_MM, self.image_size)
         x = np.zeros((len(indices), len(self._channels), side, side), dtype=np.float32)
-        y = np.zeros((len(indices), len(self._bits), side, side), dtype=bool)
+        # A mask that is resampled is bool. Else it's written as the numbers that it becomes: a pass over it less.
+        mask_type = np.float32 if side == self.image_size else bool
+        y = np.zeros((len(indices), len(self._bits), side, side), dtype=mask_type)
         for slot, index in enumerate(indices):
             name, plane, number = self.where(int(index))
             images, regions = recut(self.cache.images(name), plane), recut(self.cache.regions(name), plane)

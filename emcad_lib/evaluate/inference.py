@@ -22,6 +22,7 @@ from emcad_lib.data.planes import PLANES, as_axial, recut
 from emcad_lib.data.planes import pixel_mm as pixels_of
 from emcad_lib.data.preprocess import dequantise, prepare_patient
 from emcad_lib.evaluate.canvas import Canvas
+from emcad_lib.evaluate.fold import folded
 from emcad_lib.evaluate.known import channels as channels_of
 from emcad_lib.evaluate.known import image_size as image_size_of
 from emcad_lib.evaluate.known import known_regions, names
@@ -95,6 +96,7 @@ def predict(
         sample = np.linspace(0, count - 1, min(max(count, 2), ADAPT_SLICES)).round().astype(np.int64)
         batches = max(len(sample) // ADAPT_BATCH, 1)
         model = adapted(model, (on_canvas(sample[first::batches]) for first in range(batches)), adapt)
+    model = folded(model)
     starts = range(0, count, batch_size)
     parts = []
     with _predicting(model):

@@ -18,9 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Shuffle the channels of ``x`` (B, C, H, W): cut them into ``groups`` piles, take one from each in turn."""
-    batch, channels, height, width = x.shape
-    piles = x.view(batch, groups, channels // groups, height, width)
-    return piles.transpose(1, 2).reshape(batch, channels, height, width)
+    return F.channel_shuffle(x, groups)  # PyTorch's own leaves the order of x in memory as it is
 
 
 class MSDC(nn.Module):
@@ -51,7 +49,7 @@ class MSDC(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, H, W) to features of the same shape."""
         scales = [branch(x) for branch in self.branches]  # one (B, C, H, W) for each kernel size
-        return torch.stack(scales).sum(dim=0)  # (B, C, H, W)
+        return sum(scales[1:], scales[0])  # (B, C, H, W)
 
 
 class MSCB(nn.Module):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -22,10 +21,10 @@ from emcad_lib.files import CourseError, remove_leftovers
 from emcad_lib.progress import progress
 from emcad_lib.train import checkpoint
 from emcad_lib.train.config import TrainConfig
+from emcad_lib.train.learner import take_step
 from emcad_lib.train.ledger import STATE_FILE, Ledger, describe_environment, now, open_ledger
-from emcad_lib.train.losses import mutation_loss, segmentation_loss
+from emcad_lib.train.losses import segmentation_loss
 from emcad_lib.train.mirror import Mirror
-from emcad_lib.train.parts import split_batch
 from emcad_lib.train.processes import from_main, processes, together
 from emcad_lib.train.run import Run, prepare_run, split_patients
 from emcad_lib.train.schedule import learning_rate_at
@@ -123,12 +122,10 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
         with advising_on_memory(config, epoch, accelerator.num_processes):
             if config.augment:
                 x, y = augment(x, y, generator)
-            run.optimizer.zero_grad()
-            loss = add_gradients(run, x, y)
+            loss = take_step(run, x, y)
             if not math.isfinite(loss):
                 with together():  # all processes know: one says it
                     raise no_number(run, f"Epoch {epoch}, batch {step + 1}", loss, x, y, numbers.tolist())
-            run.optimizer.step()
 
         losses, samples = losses + loss * len(x), samples + len(x)
         if bar is not None:
@@ -143,33 +140,6 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
         "learning_rate": rate,
         "images_per_second": samples / seconds,
     }
-
-
-def add_gradients(run: Run, x: Tensor, y: Tensor) -> float:
-    """Give every weight the gradient of a batch's loss, and return the loss.
-
-    The batch may be split: into micro-batches, one after the other (--accumulate), and among processes. A part's loss
-    counts by its share of the slices, so that the gradients add up to those of the whole batch. accelerate would add
-    up micro-batches by itself (`accumulate`), but takes them for equally large and equally many in each update.
-
-    Args:
-        run: the run.
-        x: the whole batch, (B, C, N, N), in every process.
-        y: its targets, (B, R, N, N).
-    """
-    accelerator, count = run.accelerator, run.accelerator.num_processes
-    parts = split_batch(len(x), run.config.largest_part(count), count, accelerator.process_index)
-    total = torch.zeros((), device=accelerator.device)
-    for number, (part, share) in enumerate(parts, start=1):
-        if not share:  # fewer slices than parts: look at any one, as often as the other processes, and don't count it
-            part = slice(1)
-        # Processes exchange their gradients during the last backward pass only.
-        with nullcontext() if number == len(parts) else accelerator.no_sync(run.model):
-            maps = run.model(x[part])  # [p4, p3, p2, p1], each (b, R, N, N)
-            loss = share * mutation_loss(maps, y[part])
-            accelerator.backward(loss * count)  # the exchange takes the mean over processes, where the sum is wanted
-        total += loss.detach()
-    return float(accelerator.reduce(total))
 
 
 @torch.inference_mode()

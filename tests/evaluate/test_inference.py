@@ -7,17 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import nn
 
-from emcad_lib import create_model
+from emcad_lib import create_model, load_weights
 from emcad_lib.data.brats import MODALITIES, find_patient, read_scan
 from emcad_lib.data.planes import PLANES
 from emcad_lib.data.prepare import STEP
 from emcad_lib.data.preprocess import dequantise, normalise, quantise
 from emcad_lib.data.slices import Cache, SliceDataset, fit_canvas
+from emcad_lib.evaluate import inference
 from emcad_lib.evaluate.inference import known_regions, predict, predict_planes, segment_scan
 from emcad_lib.files import CourseError
+from emcad_lib.model.weights import REFERENCE_WEIGHTS
 
 METADATA = {"modalities": json.dumps(MODALITIES), "regions": json.dumps(["whole"]), "image_size": "192"}
 
@@ -151,6 +154,36 @@ def test_the_batch_size_does_not_change_the_result():
 
     assert one_by_one.std() > 0
     np.testing.assert_allclose(one_by_one, together, atol=1e-5)
+
+
+def test_the_shipped_network_gives_what_it_gives_slice_by_slice_and_unfolded(tiny_cache):
+    model = load_weights(REFERENCE_WEIGHTS).eval()
+    cache = Cache(tiny_cache)
+    name = cache.names()[0]
+    shown = SliceDataset(cache, None, image_size=96, patients=[name])  # on the canvas, as the network sees them
+    expected = []
+    with torch.inference_mode():
+        for x, _ in shown:
+            fine = F.interpolate(
+                torch.sigmoid(model(x[None])[-1]), size=(192, 192), mode="bilinear", antialias=True, align_corners=False
+            )
+            expected.append(fine[0].numpy())
+
+    found = predict(model, cache.images(name))
+
+    top, left = ((192 - length) // 2 for length in found.shape[2:])
+    inside = np.stack(expected)[..., top : top + found.shape[2], left : left + found.shape[3]]
+    assert inside.max() - inside.min() > 0.1
+    np.testing.assert_allclose(found, inside, atol=1e-4)
+
+
+def test_a_network_of_the_course_is_folded_before_it_predicts(monkeypatch):
+    model, seen = create_model("pvt_v2_b0"), []
+    monkeypatch.setattr(inference, "_probability", lambda network, x: seen.append(network) or x[:, :1])
+
+    predict(model, np.zeros((1, 3, 32, 32), dtype=np.float32), image_size=32)
+
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in seen[0].modules())
 
 
 def test_every_module_is_back_in_its_own_mode_even_after_an_error():

@@ -56,7 +56,7 @@ CHANGES = [
     ("MSDC", '= "relu6"', '= "relu"', 0),
     ("MSDC", "groups=channels", "groups=channels, padding_mode='reflect'", 0),
     ("MSDC", "padding=size // 2", "padding=0", 0),  # other sizes of output for each branch
-    ("MSDC", "torch.stack(scales).sum(dim=0)", "torch.stack(scales).mean(dim=0)", 0),
+    ("MSDC", "sum(scales[1:], scales[0])", "sum(scales[1:], scales[0]) / 3", 0),
     ("MSDC", "branch(x) for branch", "branch(x.detach()) for branch", 0),
     ("MSCB", "(1, 3, 5)", "(3, 5, 7)", 0),
     ("MSCB", "expansion: int = 2", "expansion: int = 3", 0),

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from emcad_lib.evaluate.metrics import DEFINITIONS
-from emcad_lib.train import engine
-from emcad_lib.train import run as run_module
+from emcad_lib.train import engine, learner
 from emcad_lib.train.checkpoint import load_state
 from emcad_lib.train.config import TrainConfig
-from emcad_lib.train.engine import add_gradients, train, train_one_epoch
-from emcad_lib.train.run import build_model, prepare_run
+from emcad_lib.train.engine import train, train_one_epoch
+from emcad_lib.train.learner import add_gradients, build_model
+from emcad_lib.train.run import prepare_run
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def largest_difference(weights, others):
 
 def sizes_seen(monkeypatch, config):
     """How many slices the network saw at once, forward pass by forward pass, in one epoch."""
-    loss, seen = engine.mutation_loss, []
+    loss, seen = learner.mutation_loss, []
 
     def watched(maps, target):
         seen.append((len(maps[0]), len(target)))
         return loss(maps, target)
 
-    monkeypatch.setattr(engine, "mutation_loss", watched)
+    monkeypatch.setattr(learner, "mutation_loss", watched)
     train_one_epoch(prepare_run(config), 1)
     assert all(maps == target for maps, target in seen)
     return [target for _, target in seen]
@@ -114,7 +114,7 @@ def test_frozen_normalisation_keeps_its_statistics_and_still_learns_scale_and_sh
 def test_the_same_slices_are_varied_in_the_same_way_whatever_the_micro_batches(config, monkeypatch):
     def seen(accumulate):
         slices = []
-        monkeypatch.setattr(engine, "add_gradients", lambda run, x, y: slices.append((x, y)) or 1.0)
+        monkeypatch.setattr(engine, "take_step", lambda run, x, y: slices.append((x, y)) or 1.0)
         train_one_epoch(prepare_run(replace(config, accumulate=accumulate)), 1)
         return torch.cat([x for x, _ in slices]), torch.cat([y for _, y in slices])
 
@@ -142,14 +142,14 @@ def test_micro_batches_and_frozen_normalisation_belong_to_what_a_run_is(config):
 
 
 def test_the_loss_is_computed_with_32_bits_and_what_leads_to_it_with_16(config, monkeypatch):
-    loss, kinds = engine.mutation_loss, set()
+    loss, kinds = learner.mutation_loss, set()
 
     def watched(maps, target):
         value = loss(maps, target)
         kinds.update({maps[0].dtype, target.dtype, value.dtype})
         return value
 
-    monkeypatch.setattr(engine, "mutation_loss", watched)
+    monkeypatch.setattr(learner, "mutation_loss", watched)
     run = prepare_run(replace(config, mixed_precision="bf16", accumulate=5))
     inside = []
     run.network.heads[0].register_forward_hook(lambda module, given, out: inside.append(out.dtype))
@@ -175,14 +175,14 @@ def test_a_resumed_run_goes_on_with_sixteen_bits_and_micro_batches(config, monke
     settings = {"mixed_precision": "bf16", "accumulate": 5, "schedule": "constant"}
     whole = train(replace(config, name="whole", **settings), show=False)
     train(replace(config, epochs=1, **settings), show=False)
-    precisions, prepare = [], run_module.start_accelerator
+    precisions, prepare = [], learner.start_accelerator
 
     def watched(config):
         accelerator = prepare(config)
         precisions.append(accelerator.mixed_precision)
         return accelerator
 
-    monkeypatch.setattr(run_module, "start_accelerator", watched)
+    monkeypatch.setattr(learner, "start_accelerator", watched)
 
     resumed = train(replace(config, **settings), show=False)
 

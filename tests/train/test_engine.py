@@ -20,13 +20,13 @@ from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
 from emcad_lib.evaluate.metrics import dice_by_definition
 from emcad_lib.files import CourseError, read_json, write_json
 from emcad_lib.model.weights import load_weights, save_weights
-from emcad_lib.train import checkpoint, engine
-from emcad_lib.train import run as run_module
+from emcad_lib.train import checkpoint, engine, learner
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train, train_one_epoch, validate
+from emcad_lib.train.learner import build_model
 from emcad_lib.train.ledger import HISTORY, read_ledger
 from emcad_lib.train.losses import segmentation_loss
-from emcad_lib.train.run import build_model, prepare_run
+from emcad_lib.train.run import prepare_run
 from emcad_lib.train.schedule import learning_rate_at
 
 TIMES = ["seconds", "images_per_second"]
@@ -318,7 +318,7 @@ def test_epochs_whose_state_is_gone_are_not_trained_over(config):
 def test_before_its_first_epoch_is_done_a_run_may_begin_anew_with_other_settings(config, monkeypatch):
     """It has nothing to lose. So a run goes on that has learned in its first update that memory does not suffice."""
     with monkeypatch.context() as patch:
-        kill_at(patch, engine, "mutation_loss", 1)
+        kill_at(patch, learner, "mutation_loss", 1)
         with pytest.raises(Killed):
             train(config, show=False)
 
@@ -339,14 +339,14 @@ def test_a_finished_run_goes_on_for_more_epochs(config):
 @pytest.mark.parametrize(
     ("module", "function", "call"),
     [
-        (engine, "mutation_loss", 6),  # in the second epoch
+        (learner, "mutation_loss", 6),  # in the second epoch
         (engine, "validate", 2),
         (checkpoint, "save_state", 2),  # the best weights are written, the state isn't
         (checkpoint, "save_checkpoint", 2),
         (checkpoint, "save_checkpoint", 3),
         (engine.Ledger, "record", 2),  # the state is written, the history isn't
         (engine.Ledger, "finish", 1),
-        (engine, "mutation_loss", 1),
+        (learner, "mutation_loss", 1),
         (engine.Ledger, "write_run", 1),
     ],
 )
@@ -503,7 +503,7 @@ def test_a_precision_that_the_machine_does_not_have_is_named(config, monkeypatch
     def refuse(mixed_precision, cpu):
         raise ValueError("fp16 mixed precision requires a GPU")
 
-    monkeypatch.setattr(run_module, "Accelerator", refuse)
+    monkeypatch.setattr(learner, "Accelerator", refuse)
 
     with pytest.raises(CourseError, match="--mixed-precision fp16 does not work on this machine: .* requires a GPU"):
         train(replace(config, mixed_precision="fp16"), show=False)

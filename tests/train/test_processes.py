@@ -18,13 +18,14 @@ import torch
 
 from emcad_lib.files import CourseError
 from emcad_lib.model.weights import load_weights, save_weights
-from emcad_lib.train import run as run_module
+from emcad_lib.train import learner
 from emcad_lib.train.checkpoint import load_state
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train, validate
+from emcad_lib.train.learner import build_model
 from emcad_lib.train.ledger import HISTORY, read_ledger
 from emcad_lib.train.processes import from_main, together
-from emcad_lib.train.run import build_model, prepare_run
+from emcad_lib.train.run import prepare_run
 
 TIMEOUT = 300  # seconds; processes that wait for each other forever fail here
 EPOCHS = 2
@@ -66,12 +67,12 @@ DRIVER = '''
 
 import contextlib, errno, io, json, os, sys
 import torch
-from emcad_lib.train import __main__ as command, checkpoint, engine, run
+from emcad_lib.train import __main__ as command, checkpoint, learner, run
 
 run.VALIDATION_BATCH = 5  # so that each process validates a part
 cases, arguments, out = sys.argv[1].split(","), sys.argv[3:], sys.argv[2]
 rank = int(os.environ["RANK"])
-loss, save, said = engine.mutation_loss, torch.save, {}
+loss, save, said = learner.mutation_loss, torch.save, {}
 
 
 def no_number(maps, target):
@@ -89,12 +90,12 @@ def full(state, path):
 
 
 for case in cases:
-    engine.mutation_loss, checkpoint.torch.save = loss, save
+    learner.mutation_loss, checkpoint.torch.save = loss, save
     more = ["--name", case]
     if case == "nan":
-        engine.mutation_loss = no_number
+        learner.mutation_loss = no_number
     if case == "memory":
-        engine.mutation_loss = too_much
+        learner.mutation_loss = too_much
     if case == "full":
         checkpoint.torch.save = full
     if case == "settings":
@@ -238,7 +239,7 @@ def test_on_gpus_batch_normalisation_looks_at_the_slices_of_all_processes_and_we
     two_gpus = SimpleNamespace(
         num_processes=2, device=torch.device("cuda"), prepare=lambda *parts: parts, unwrap_model=lambda model: model
     )
-    monkeypatch.setattr(run_module, "start_accelerator", lambda config: two_gpus)
+    monkeypatch.setattr(learner, "start_accelerator", lambda config: two_gpus)
 
     def norms(network):
         return {

@@ -9,7 +9,7 @@ import torch
 
 from emcad_lib.data.slices import Cache, SliceDataset
 from emcad_lib.files import CourseError
-from emcad_lib.train import engine, trouble
+from emcad_lib.train import engine, learner, trouble
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train
 from emcad_lib.train.trouble import advising_on_memory, memory_advice
@@ -61,14 +61,14 @@ def test_a_disk_too_full_to_keep_the_batch_does_not_hide_what_happened(config, m
 
 
 def test_too_little_memory_names_the_micro_batches_that_halve_it_and_the_same_command_then_goes_on(config, monkeypatch):
-    loss, calm = engine.mutation_loss, replace(config, learning_rate=1e-3)
+    loss, calm = learner.mutation_loss, replace(config, learning_rate=1e-3)
 
     def too_much(maps, target):
         if len(target) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore on that.")
         return loss(maps, target)
 
-    monkeypatch.setattr(engine, "mutation_loss", too_much)
+    monkeypatch.setattr(learner, "mutation_loss", too_much)
     with pytest.raises(
         CourseError, match="with 4 slices of 32 pixels at once.*--accumulate 2 takes 2 at once"
     ) as error:
