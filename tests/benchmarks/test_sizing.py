@@ -5,7 +5,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from emcad_lib.data.split import split_patients
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -122,3 +125,27 @@ def test_real_patients_where_there_are_some_say_how_large_a_patient_is(sizing, p
     assert (row["raw_gb"], row["cache_gb"], row["train_slices"]) == (90, 120, 7000 * 140)
     assert row["preprocess_gb_per_worker"] == 0.6
     assert "10 real patients (140.0 slices each)" in row["notes"]
+
+
+def test_the_recorded_growth_is_in_proportion_to_the_patients_and_memory_does_not_grow(sizing):
+    recorded = pd.read_csv(sizing.TABLE)
+    measured = recorded[recorded["how"] == "measured"].set_index("patients")
+    assert list(measured.index) == list(sizing.COUNTS)
+    for column in ("raw_gb", "cache_gb"):
+        assert measured.loc[128, column] / measured.loc[8, column] == pytest.approx(16, rel=0.1)
+    for column in ("preprocess_gb_per_worker", "train_gb"):
+        assert measured.loc[128, column] / measured.loc[8, column] < 1.25
+
+
+def test_the_recorded_rows_are_those_of_the_data_sets_with_the_splits_share(sizing):
+    recorded = pd.read_csv(sizing.TABLE)
+    calculated = recorded[recorded["how"] == "calculated"].set_index("data")
+    assert calculated["patients"].to_dict() == sizing.DATASETS
+    shares = {}
+    for name, patients in sizing.DATASETS.items():
+        split = split_patients(map(str, range(patients)))
+        shares[name] = sum(part == "train" for part in split.values())
+    per_patient = calculated["train_slices"] / pd.Series(shares)
+    assert per_patient.max() - per_patient.min() < 0.1
+    assert 130 < per_patient.mean() < 150
+    assert (calculated["epoch_hours_8_a100"] < calculated["epoch_hours_t4"]).all()

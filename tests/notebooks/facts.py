@@ -175,6 +175,19 @@ def block_ablation(variant: str, encoder: str = "pvt_v2_b0") -> pd.Series:
     return table.loc[(table["variant"] == variant) & (table["encoder"] == encoder), "dice"]
 
 
+def training_step(way: str, column: str) -> float:
+    """A measurement of benchmarks/training_step.py, of the way whose name contains ``way``."""
+    table = pd.read_csv(RECORDED / "training_step.csv")
+    return float(table.loc[table["way"].str.contains(way, regex=False), column].item())
+
+
+def memory_gb(batch_size: int, mixed: bool = False, encoder: str = "pvt_v2_b0", image_size: int = 224) -> float:
+    """Memory of a training, from the recorded table."""
+    keys = ["encoder", "image_size", "batch_size", "mixed_precision"]
+    table = pd.read_csv(RECORDED / "activation_memory.csv").set_index(keys)["total_gb"]
+    return float(table[encoder, image_size, batch_size, mixed])
+
+
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
     scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
@@ -496,6 +509,15 @@ FACTS: dict[str, Callable[[], float]] = {
     "block_ablation_unseen": lambda: made_by("block_ablation", "patients").item() - FACTS["block_ablation_training"](),
     "block_ablation_px": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["image_size"],
     "block_ablation_batch": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["batch_size"],
+    "step_batch": lambda: training_step("plain", "batch_size"),
+    "step_px": lambda: training_step("plain", "image_size"),
+    "step_threads": lambda: training_step("plain", "threads"),
+    "step_recipe_times": lambda: training_step("together", "times_as_fast"),
+    "step_bf16_times": lambda: training_step("bf16", "times_as_fast"),
+    "step_fused_times": lambda: training_step("AdamW", "times_as_fast"),
+    "memory_b0_25": lambda: memory_gb(25),
+    "memory_b2_25": lambda: memory_gb(25, encoder="pvt_v2_b2"),
+    "memory_b2_25_mixed": lambda: memory_gb(25, mixed=True, encoder="pvt_v2_b2"),
     "ablation_patients": lambda: made_by("phantom_ablation", "patients").item(),
     "ablation_training": lambda: part("train", made_by("phantom_ablation", "patients").item()),
     "ablation_px": lambda: constant("benchmarks/phantom_ablation.py", "SETTINGS")["image_size"],
