@@ -39,14 +39,14 @@ def test_recipe_and_baseline_go_down_the_same_losses(training_step, batch):
     courses = []
     for step in (training_step.build_plain_step("pvt_v2_b0"), training_step.build_step("pvt_v2_b0", 64, 2)):
         losses = []
-        for number in range(4):
-            torch.manual_seed(number)
+        for _ in range(6):
+            torch.manual_seed(0)  # the same random branches are left out each time
             losses.append(step(*batch))
         courses.append(losses)
 
     plain, recipe = courses
-    assert recipe == pytest.approx(plain, rel=1e-3)
-    assert plain[-1] < 0.98 * plain[0]  # each step is an update
+    assert recipe == pytest.approx(plain, rel=5e-3)
+    assert plain[-1] < 0.9 * plain[0]  # each step is an update
 
 
 def test_the_table_has_a_row_for_each_way_beside_the_baseline(training_step, tmp_path):
