@@ -188,6 +188,11 @@ def memory_gb(batch_size: int, mixed: bool = False, encoder: str = "pvt_v2_b0", 
     return float(table[encoder, image_size, batch_size, mixed])
 
 
+def sizing(data: str, column: str) -> float:
+    """What a data set of that size takes, from the recorded table."""
+    return float(pd.read_csv(RECORDED / "sizing.csv").set_index("data").loc[data, column])
+
+
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
     scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
@@ -518,6 +523,24 @@ FACTS: dict[str, Callable[[], float]] = {
     "memory_b0_25": lambda: memory_gb(25),
     "memory_b2_25": lambda: memory_gb(25, encoder="pvt_v2_b2"),
     "memory_b2_25_mixed": lambda: memory_gb(25, mixed=True, encoder="pvt_v2_b2"),
+    "sizing_patients_brats2020": lambda: sizing("BraTS 2020", "patients"),
+    "sizing_gb_brats2020": lambda: sizing("BraTS 2020", "cache_gb"),
+    "sizing_prepare_brats2020": lambda: 60 * sizing("BraTS 2020", "preprocess_hours"),
+    "sizing_epoch_brats2020": lambda: sizing("BraTS 2020", "epoch_hours_here"),
+    "sizing_t4_brats2020": lambda: 60 * sizing("BraTS 2020", "epoch_hours_t4"),
+    "sizing_a100_brats2020": lambda: 60 * sizing("BraTS 2020", "epoch_hours_8_a100"),
+    "sizing_patients_brats2021": lambda: sizing("BraTS 2021", "patients"),
+    "sizing_gb_brats2021": lambda: sizing("BraTS 2021", "cache_gb"),
+    "sizing_prepare_brats2021": lambda: 60 * sizing("BraTS 2021", "preprocess_hours"),
+    "sizing_epoch_brats2021": lambda: sizing("BraTS 2021", "epoch_hours_here"),
+    "sizing_t4_brats2021": lambda: 60 * sizing("BraTS 2021", "epoch_hours_t4"),
+    "sizing_a100_brats2021": lambda: 60 * sizing("BraTS 2021", "epoch_hours_8_a100"),
+    "sizing_patients_10000": lambda: sizing("ten thousand", "patients"),
+    "sizing_gb_10000": lambda: sizing("ten thousand", "cache_gb"),
+    "sizing_prepare_10000": lambda: 60 * sizing("ten thousand", "preprocess_hours"),
+    "sizing_epoch_10000": lambda: sizing("ten thousand", "epoch_hours_here"),
+    "sizing_t4_10000": lambda: 60 * sizing("ten thousand", "epoch_hours_t4"),
+    "sizing_a100_10000": lambda: 60 * sizing("ten thousand", "epoch_hours_8_a100"),
     "ablation_patients": lambda: made_by("phantom_ablation", "patients").item(),
     "ablation_training": lambda: part("train", made_by("phantom_ablation", "patients").item()),
     "ablation_px": lambda: constant("benchmarks/phantom_ablation.py", "SETTINGS")["image_size"],
