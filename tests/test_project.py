@@ -6,12 +6,12 @@ import ast
 import re
 import shutil
 import subprocess
+import tomllib
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 

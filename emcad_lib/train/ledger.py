@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def is_run(folder: str | Path) -> bool:
 
 def now() -> str:
     """The time, in UTC and to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe_environment(device: torch.device, processes: int = 1) -> dict[str, Any]:

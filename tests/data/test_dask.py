@@ -5,12 +5,12 @@ import runpy
 import signal
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import cloudpickle
 import dask
 import pytest
-import tomllib
 from distributed import Client, LocalCluster
 
 from emcad_lib.data import cluster as module
