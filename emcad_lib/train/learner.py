@@ -160,7 +160,7 @@ def add_gradients(learner: Learner, x: Tensor, y: Tensor) -> float:
     up micro-batches by itself (`accumulate`), but takes them for equally large and equally many in each update.
 
     Args:
-        run: the learner.
+        learner: in training mode.
         x: the whole batch, (B, C, N, N), in every process.
         y: its targets, (B, R, N, N).
     """

@@ -193,6 +193,24 @@ def sizing(data: str, column: str) -> float:
     return float(pd.read_csv(RECORDED / "sizing.csv").set_index("data").loc[data, column])
 
 
+def sizing_facts() -> dict[str, Callable[[], float]]:
+    """The README's table of larger data sets: GB, hours on this machine, minutes for the rest."""
+    data = {"brats2020": "BraTS 2020", "brats2021": "BraTS 2021", "10000": "ten thousand"}
+    columns = {
+        "patients": ("patients", 1),
+        "gb": ("cache_gb", 1),
+        "prepare": ("preprocess_hours", 60),
+        "epoch": ("epoch_hours_here", 1),
+        "t4": ("epoch_hours_t4", 60),
+        "a100": ("epoch_hours_8_a100", 60),
+    }
+    return {
+        f"sizing_{name}_{key}": lambda row=row, column=column, times=times: times * sizing(row, column)
+        for key, row in data.items()
+        for name, (column, times) in columns.items()
+    }
+
+
 def recorded(definition: str) -> float:
     """A score of the recorded measurement on 29 real patients."""
     scores = pd.read_csv(RECORDED / "four_scores_real_patients.csv").set_index("definition")["score"]
@@ -523,24 +541,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "memory_b0_25": lambda: memory_gb(25),
     "memory_b2_25": lambda: memory_gb(25, encoder="pvt_v2_b2"),
     "memory_b2_25_mixed": lambda: memory_gb(25, mixed=True, encoder="pvt_v2_b2"),
-    "sizing_patients_brats2020": lambda: sizing("BraTS 2020", "patients"),
-    "sizing_gb_brats2020": lambda: sizing("BraTS 2020", "cache_gb"),
-    "sizing_prepare_brats2020": lambda: 60 * sizing("BraTS 2020", "preprocess_hours"),
-    "sizing_epoch_brats2020": lambda: sizing("BraTS 2020", "epoch_hours_here"),
-    "sizing_t4_brats2020": lambda: 60 * sizing("BraTS 2020", "epoch_hours_t4"),
-    "sizing_a100_brats2020": lambda: 60 * sizing("BraTS 2020", "epoch_hours_8_a100"),
-    "sizing_patients_brats2021": lambda: sizing("BraTS 2021", "patients"),
-    "sizing_gb_brats2021": lambda: sizing("BraTS 2021", "cache_gb"),
-    "sizing_prepare_brats2021": lambda: 60 * sizing("BraTS 2021", "preprocess_hours"),
-    "sizing_epoch_brats2021": lambda: sizing("BraTS 2021", "epoch_hours_here"),
-    "sizing_t4_brats2021": lambda: 60 * sizing("BraTS 2021", "epoch_hours_t4"),
-    "sizing_a100_brats2021": lambda: 60 * sizing("BraTS 2021", "epoch_hours_8_a100"),
-    "sizing_patients_10000": lambda: sizing("ten thousand", "patients"),
-    "sizing_gb_10000": lambda: sizing("ten thousand", "cache_gb"),
-    "sizing_prepare_10000": lambda: 60 * sizing("ten thousand", "preprocess_hours"),
-    "sizing_epoch_10000": lambda: sizing("ten thousand", "epoch_hours_here"),
-    "sizing_t4_10000": lambda: 60 * sizing("ten thousand", "epoch_hours_t4"),
-    "sizing_a100_10000": lambda: 60 * sizing("ten thousand", "epoch_hours_8_a100"),
+    **sizing_facts(),
     "ablation_patients": lambda: made_by("phantom_ablation", "patients").item(),
     "ablation_training": lambda: part("train", made_by("phantom_ablation", "patients").item()),
     "ablation_px": lambda: constant("benchmarks/phantom_ablation.py", "SETTINGS")["image_size"],
