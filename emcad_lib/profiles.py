@@ -31,7 +31,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("ci", 5, image_size=64, epochs=2, slices_per_epoch=48, learning_rate=1e-3, pretrained=False),
-        Profile("quick", 20, image_size=96, epochs=6, slices_per_epoch=240, learning_rate=1e-3, pretrained=False),
+        Profile("quick", 20, image_size=96, epochs=8, slices_per_epoch=400, learning_rate=1e-3, pretrained=False),
         Profile("paper", 369, image_size=224, epochs=200, slices_per_epoch=0, learning_rate=1e-4, pretrained=True,
                 seeds=(0, 1, 2)),
     )
