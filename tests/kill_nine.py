@@ -124,10 +124,14 @@ def draw(random: np.random.Generator, kind: str, seconds: float, renames: int, s
 
 @dataclass
 class Tally:
-    """What happened: kills of each kind, half-written files that they left, and how often the work came to its end."""
+    """What happened: kills of each kind, half-written files that they left, and how often the work came to its end.
+
+    ``lost`` counts the runs that had to come back from their mirror.
+    """
 
     kills: Counter[str]
     halves: int = 0
+    lost: int = 0
     ends: int = 0
     lives: int = 0
 
@@ -148,7 +152,10 @@ class Tally:
 
 
 def kill_training(folder: Path, random: np.random.Generator) -> Tally:
-    """Training: whatever was killed goes on to the history and the weights of the run that was left alone."""
+    """Training: whatever was killed goes on to the history and the weights of the run that was left alone.
+
+    The run is mirrored, and after every third kill its folder is gone, as on Colab.
+    """
     settings = {"batch_size": 2, "epochs": EPOCHS, "slices_per_epoch": 4, "image_size": 64, "resume": True}
     alone = TrainConfig(cache=folder / "cache", runs=folder / "alone", name="run", **settings)
     began = time.perf_counter()
@@ -156,21 +163,29 @@ def kill_training(folder: Path, random: np.random.Generator) -> Tally:
     seconds = time.perf_counter() - began
     tally = Tally(Counter())
     while kind := tally.next(("clock", "rename", "bytes")):
-        config = replace(alone, runs=folder / f"killed {tally.ends}")
+        place = folder / f"killed {tally.ends}"
+        (place / "drive").mkdir(parents=True)
+        config = replace(alone, runs=place / "runs", mirror=str(place / "drive" / "mirror"))
+        mirrored = Path(config.mirror) / config.name
         known: set[Path] = set()
         while kind:
-            death = draw(random, kind, seconds / 2, 9, 5e7)
+            death = draw(random, kind, seconds / 2, 18, 5e7)
             if not live(partial(train, config, show=False), death):
                 break
-            tally.add(death, config.folder, known)
+            tally.add(death, place, known)
             look_at_run(config.folder, alone.folder)
+            look_at_run(mirrored, alone.folder)
+            if tally.kills.total() % 3 == 0:
+                tally.lost += is_run(mirrored)
+                shutil.rmtree(config.folder, ignore_errors=True)
             kind = tally.next(("clock", "rename", "bytes"))
         else:
             live(partial(train, config, show=False))
-        look_at_run(config.folder, alone.folder)
-        assert read_ledger(config.folder).finished
-        assert len(read_ledger(config.folder).rows) == EPOCHS
-        assert {path.name for path in config.folder.iterdir()} == RUN_FILES
+        for run in (config.folder, mirrored):
+            look_at_run(run, alone.folder)
+            assert read_ledger(run).finished
+            assert len(read_ledger(run).rows) == EPOCHS
+            assert {path.name for path in run.iterdir()} == RUN_FILES
         for name in ("best.safetensors", "last.safetensors"):
             ours, theirs = load_file(config.folder / name), load_file(alone.folder / name)
             assert all(torch.allclose(ours[key], theirs[key], rtol=0, atol=1e-6) for key in theirs), name
@@ -289,4 +304,4 @@ if __name__ == "__main__":
     what, where, seed = sys.argv[1:]
     killers = {"training": kill_training, "preprocessing": kill_preprocessing, "phantoms": kill_phantoms}
     result = killers[what](Path(where), np.random.default_rng(int(seed)))
-    print(json.dumps({"kills": result.kills, "halves": result.halves, "ends": result.ends}))
+    print(json.dumps(vars(result)))

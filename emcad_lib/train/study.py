@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from emcad_lib.data.slices import Cache
@@ -17,6 +19,9 @@ from emcad_lib.profiles import Profile
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train
 from emcad_lib.train.ledger import Ledger, code_hash
+
+LEVEL = 0.5  # of Dice per patient, for the speed of convergence: whoever stays above it has found the tumours
+EFFORTS = ("updates", "samples", "seconds")
 
 
 def batch_size_study(
@@ -74,24 +79,61 @@ def study_config(cache: str | Path, runs: str | Path, profile: Profile, **settin
     return replace(config, name=f"{name}-{digest[:8]}")
 
 
-def summarise(ledgers: Mapping[int, Ledger]) -> pd.DataFrame:
-    """The study's table, a row per batch size, with the columns
+def settled(history: pd.DataFrame, effort: str = "samples", level: float = LEVEL) -> float:
+    """Speed of convergence: the effort after which Dice per patient stays at ``level`` or above, to the run's end.
 
-    - ``batch_size``; ``epochs``, ``updates``, ``samples`` and ``seconds`` of the whole run;
-    - ``best_NAME`` and ``mean_NAME`` for each definition of Dice: its maximum and its mean over the epochs;
-    - ``seconds_to_90``, for the speed of convergence: the training time after which Dice per patient first reached 90%
-      of its maximum;
-    - ``val_loss_rise``, for stability: by how much an epoch raised the validation loss on average, falls counted as 0.
+    Whoever only touches the level has not converged. Levels of one's own, such as 90% of the run's best, favour poor
+    runs: these reach little soon.
+
+    Args:
+        history: a run's history.
+        effort: the column to measure it by: epoch, updates, samples or seconds.
+        level: of Dice per patient.
+
+    Returns:
+        The effort at the end of the first epoch of that last stretch; nan where the run ends below the level.
     """
-    rows = []
-    for size, ledger in ledgers.items():
-        history = ledger.history
-        row: dict[str, float] = {"batch_size": size, "epochs": len(history)}
-        row |= {name: history[name].iloc[-1] for name in ("updates", "samples", "seconds")}
-        for name in DEFINITIONS:
-            row |= {f"best_{name}": history[f"dice_{name}"].max(), f"mean_{name}": history[f"dice_{name}"].mean()}
-        reached = history["dice_patient"] >= 0.9 * history["dice_patient"].max()
-        row["seconds_to_90"] = history["seconds"][reached].iloc[0]
-        row["val_loss_rise"] = history["val_loss"].diff().clip(lower=0).mean()
-        rows.append(row)
-    return pd.DataFrame(rows)
+    below = history["dice_patient"].lt(level).to_numpy().nonzero()[0]
+    first = int(below[-1]) + 1 if len(below) else 0
+    return float(history[effort].iloc[first]) if first < len(history) else math.nan
+
+
+def instability(losses: Sequence[float] | pd.Series) -> float:
+    """How much of its way down a loss takes back: the sum of its rises over the sum of its falls.
+
+    0 for a loss that only falls, 1 for one that ends where it began. A loss that moves twice as far is no less stable.
+
+    Args:
+        losses: one for each epoch.
+
+    Returns:
+        0 or more; infinite for a loss that only rises, nan for one that doesn't move.
+    """
+    steps = np.diff(np.asarray(losses, dtype=np.float64))
+    rises, falls = steps.clip(min=0).sum(), -steps.clip(max=0).sum()
+    if falls == 0:
+        return math.inf if rises else math.nan
+    return float(rises / falls)
+
+
+def summarise(ledgers: Mapping[int, Ledger]) -> pd.DataFrame:
+    """The study's table, a row per batch size, with the columns of `describe`."""
+    return pd.DataFrame([{"batch_size": size, **describe(ledger.history)} for size, ledger in ledgers.items()])
+
+
+def describe(history: pd.DataFrame) -> dict[str, float]:
+    """A run in numbers:
+
+    - ``epochs``, ``updates``, ``samples`` and ``seconds`` of the whole run;
+    - ``best_NAME``, ``mean_NAME`` and ``last_NAME`` for each definition of Dice: its maximum and its mean over the
+      epochs, and its value at the end;
+    - ``settled_updates``, ``settled_samples`` and ``settled_seconds``, for the speed of convergence: see `settled`;
+    - ``instability`` of the validation loss: see `instability`.
+    """
+    row: dict[str, float] = {"epochs": len(history)}
+    row |= {name: history[name].iloc[-1] for name in EFFORTS}
+    for name in DEFINITIONS:
+        dice = history[f"dice_{name}"]
+        row |= {f"best_{name}": dice.max(), f"mean_{name}": dice.mean(), f"last_{name}": dice.iloc[-1]}
+    row |= {f"settled_{effort}": settled(history, effort) for effort in EFFORTS}
+    return row | {"instability": instability(history["val_loss"])}

@@ -7,12 +7,15 @@ order in which 32-bit numbers are added up: losses agree to about 1e-6 of their 
 
 import json
 import os
+import secrets
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -23,7 +26,7 @@ from emcad_lib.train.checkpoint import load_state
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train, validate
 from emcad_lib.train.learner import build_model
-from emcad_lib.train.ledger import HISTORY, read_ledger
+from emcad_lib.train.ledger import HISTORY, is_run, read_ledger
 from emcad_lib.train.processes import from_main, together
 from emcad_lib.train.run import prepare_run
 
@@ -43,10 +46,10 @@ SETTINGS = {
 RUN_FILES = {"run.json", "history.csv", "best.safetensors", "last.safetensors", "last_state.pt"}
 
 
-def launch(*command):
-    """Start two processes, and return the end of both: exit code, standard output and error."""
+def start(*command):
+    """Start torchrun, which starts two processes."""
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*starter, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,6 +57,14 @@ def launch(*command):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
+
+
+def launch(*command):
+    """Start two processes, and return the end of both: exit code, standard output and error."""
+    return end_of(start(*command))
+
+
+def end_of(process):
     try:
         out, err = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -184,6 +195,35 @@ def test_two_processes_go_on_with_the_run_of_one(alone, tmp_path):
 
     assert [process["first"] for process in processes] == [[0, ""]] * 2
     assert_same_run(read_ledger(config.folder), alone.whole)
+
+
+@pytest.mark.parametrize("whom", ["all", "one"])
+def test_two_processes_that_are_killed_leave_a_run_that_goes_on(whom, alone, tmp_path):
+    config = TrainConfig(alone.cache, tmp_path, "killed", **SETTINGS)
+    an_epoch = alone.whole.run["seconds"] / EPOCHS
+    for epochs_done in range(EPOCHS):  # in the first epoch, and in the second or at its end
+        process = start("-m", "emcad_lib.train", *arguments(config))
+        while process.poll() is None and not (is_run(config.folder) and count_epochs(config.folder) >= epochs_done):
+            time.sleep(0.005)
+        time.sleep(secrets.randbelow(1000) / 1000 * an_epoch / 2)
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+        for victim in (workers, workers[-1:])[whom == "one"]:
+            victim.kill()
+        assert end_of(process)[0] != 0
+        assert not list(leftover for leftover in config.folder.glob("[!.]*") if leftover.name not in RUN_FILES)
+        state = load_state(config.folder)
+        assert 0 <= (state["epoch"] if state else 0) - count_epochs(config.folder) <= 1
+
+    code, _, err = launch("-m", "emcad_lib.train", *arguments(config))
+
+    assert code == 0, err
+    assert {path.name for path in config.folder.iterdir()} == RUN_FILES
+    assert_same_run(read_ledger(config.folder), alone.whole)
+
+
+def count_epochs(folder):
+    return len(read_ledger(folder).rows)
 
 
 def test_what_goes_wrong_ends_all_processes_and_is_said_once(alone, tmp_path):

@@ -1,5 +1,6 @@
 """The batch-size study: three equal runs, made once."""
 
+import math
 from dataclasses import replace
 
 import pandas as pd
@@ -11,7 +12,7 @@ from emcad_lib.profiles import PROFILES
 from emcad_lib.train import engine, study
 from emcad_lib.train.ledger import HISTORY, Ledger
 from emcad_lib.train.published import published_results
-from emcad_lib.train.study import batch_size_study, study_config, summarise
+from emcad_lib.train.study import batch_size_study, instability, settled, study_config, summarise
 
 TINY = replace(PROFILES["ci"], image_size=32, epochs=1, slices_per_epoch=8, batch_sizes=(2, 4))
 
@@ -124,8 +125,41 @@ def test_the_table_has_best_and_mean_speed_and_stability_of_each_run(tmp_path):
     assert table["best_patient"] == 0.6
     assert table["mean_patient"] == pytest.approx((0.2 + 0.55 + 0.6 + 0.5) / 4)
     assert table["best_slice_empty0"] == 0.3
-    assert table["seconds_to_90"] == 20  # 0.55 is more than 90% of 0.6
-    assert table["val_loss_rise"] == pytest.approx(0.1 / 3)  # one rise of 0.1 in three steps
+    assert table["last_patient"] == 0.5
+    assert (table["settled_updates"], table["settled_samples"], table["settled_seconds"]) == (20, 120, 20)
+    assert table["instability"] == pytest.approx(0.1 / 0.5)  # up by 0.1, down by 0.3 and 0.2
+
+
+@pytest.mark.parametrize(
+    ("dice", "expected"),
+    [
+        ([0.5, 0.6, 0.7, 0.8], 60),
+        ([0.6, 0.1, 0.5, 0.6], 180),  # touching the level isn't enough
+        ([0.6, 0.7, 0.8, 0.4], math.nan),
+        ([0.1, 0.2, 0.3, 0.5], 240),
+        ([0.1, 0.2, 0.3, 0.49], math.nan),
+    ],
+)
+def test_a_run_has_settled_when_it_stays_above_the_level(dice, expected):
+    run = pd.DataFrame(history(dice, [1.0] * 4, range(4)))
+
+    assert settled(run, "samples", 0.5) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([5, 4, 3], 0),
+        ([5, 4, 4.5, 3], 0.2),
+        ([50, 40, 45, 30], 0.2),  # whatever its unit
+        ([1, 0, 1], 1),
+        ([1, 2], math.inf),
+        ([1, 1], math.nan),
+        ([1], math.nan),
+    ],
+)
+def test_instability_is_the_part_of_the_way_down_that_is_taken_back(losses, expected):
+    assert instability(losses) == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_published_table_holds_the_papers_numbers_and_nothing_else():

@@ -24,3 +24,4 @@ def test_a_run_killed_at_twenty_random_moments_goes_on_to_the_same_history_and_n
     assert min(tally["kills"][kind] for kind in ("clock", "rename", "bytes")) >= 3
     assert tally["halves"] >= tally["kills"]["bytes"]  # a kill in the middle of a write leaves half a file
     assert tally["ends"] >= 1
+    assert tally["lost"] >= 1  # came back from its mirror
