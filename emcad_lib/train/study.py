@@ -79,6 +79,24 @@ def study_config(cache: str | Path, runs: str | Path, profile: Profile, **settin
     return replace(config, name=f"{name}-{digest[:8]}")
 
 
+def recorded_runs(
+    table: pd.DataFrame, budget: str = "samples", rate: str = "fixed", accumulate: int = 1
+) -> dict[int, list[pd.DataFrame]]:
+    """The histories of one way of training in figures/recorded/batch_sizes.csv, by batch size, one for each seed.
+
+    Args:
+        table: the recorded study, a row for each epoch of each run.
+        budget: what the batch sizes have in common: samples or updates.
+        rate: their learning rate: fixed, scaled or paper.
+        accumulate: in how many parts a batch was computed.
+    """
+    chosen = table[(table["budget"] == budget) & (table["rate"] == rate) & (table["accumulate"] == accumulate)]
+    return {
+        int(size): [run.reset_index(drop=True) for _, run in chosen[chosen["batch_size"] == size].groupby("seed")]
+        for size in sorted(chosen["batch_size"].unique())
+    }
+
+
 def settled(history: pd.DataFrame, effort: str = "samples", level: float = LEVEL) -> float:
     """Speed of convergence: the effort after which Dice per patient stays at ``level`` or above, to the run's end.
 

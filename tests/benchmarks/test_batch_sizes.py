@@ -1,61 +1,92 @@
-"""The study of batch sizes: what is said to be equal is equal, and nothing is trained twice."""
+"""The study of batch sizes: what is said to be equal is equal, nothing is trained twice, and what was recorded."""
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from emcad_lib.evaluate.metrics import DEFINITIONS
+from emcad_lib.train.config import TrainConfig
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def batch_sizes(monkeypatch, tiny_cache, tmp_path):
+def batch_sizes(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import batch_sizes
 
-    monkeypatch.setattr(batch_sizes, "phantom_cache", lambda left_out, work: tiny_cache)
-    monkeypatch.setattr(batch_sizes, "SETTINGS", {"image_size": 32, "epochs": 1, "validate_patients": 1})
-    monkeypatch.setattr(batch_sizes, "BATCH_SIZES", (2, 4, 8))
+    yield batch_sizes
+    sys.modules.pop("batch_sizes")
+
+
+@pytest.fixture
+def tiny(batch_sizes, monkeypatch, tiny_cache, tmp_path):
+    profile = replace(batch_sizes.QUICK, image_size=32, epochs=1, slices_per_epoch=8)
+    monkeypatch.setattr(batch_sizes, "phantom_cache", lambda work: tiny_cache)
+    monkeypatch.setattr(batch_sizes, "QUICK", profile)
+    monkeypatch.setattr(batch_sizes, "BATCH_SIZES", (2, 4, 16))
     monkeypatch.setattr(batch_sizes, "MIDDLE", 4)
-    monkeypatch.setattr(batch_sizes, "SLICES", 8)
     monkeypatch.setattr(batch_sizes, "TABLE", tmp_path / "table.csv")
     monkeypatch.setattr(batch_sizes, "LEDGERS", tmp_path / "ledgers.json")
-    yield batch_sizes
-    for name in ("batch_sizes", "phantom_ablation", "real_patients"):
-        sys.modules.pop(name, None)
+    return batch_sizes
 
 
-def test_each_budget_holds_what_it_says_and_a_second_call_trains_nothing(batch_sizes, tmp_path, monkeypatch):
-    assert batch_sizes.main(["--seeds", "3", "--work", str(tmp_path), "--record"]) == 0
+def test_each_budget_holds_what_it_says_and_a_second_call_trains_nothing(tiny, tmp_path, monkeypatch):
+    assert tiny.main(["--seeds", "3", "--work", str(tmp_path), "--record"]) == 0
 
-    table = pd.read_csv(batch_sizes.TABLE).set_index(["budget", "rate", "batch_size"]).sort_index()
-    assert len(table) == len(batch_sizes.WAYS) * 3
-    for budget, rate in batch_sizes.WAYS:
-        assert table.loc[(budget, rate), budget].nunique() == 1
-    assert table.loc[("samples", "fixed"), "updates"].tolist() == [4, 2, 1]
-    assert table.loc[("updates", "scaled"), "samples"].tolist() == [4, 8, 16]
-    ledgers = json.loads(batch_sizes.LEDGERS.read_text())
+    table = pd.read_csv(tiny.TABLE).set_index(["budget", "rate", "accumulate", "batch_size"]).sort_index()
+    ledgers = json.loads(tiny.LEDGERS.read_text())
+    assert len(table) == 5 * 3 + 1
+    for budget, rate in table.index.droplevel(["accumulate", "batch_size"]).unique():
+        assert table.loc[(budget, rate, 1), budget].nunique() == 1
+    assert table.loc[("samples", "fixed", 1), "updates"].tolist() == [4, 2, 1]
+    assert table.loc[("updates", "scaled", 1), "samples"].tolist() == [4, 8, 32]
+    assert table.loc[("samples", "fixed", 5, 16), ["updates", "samples"]].tolist() == [1, 8]
     assert set(table["run"]) == set(ledgers)
-    assert len(ledgers) == 12  # of 15: the middle size is the same run in four ways
-    assert str(tmp_path) not in batch_sizes.LEDGERS.read_text()
+    assert len(ledgers) == 13  # of 16: the middle size is the same run in four ways
+    assert str(tmp_path) not in tiny.LEDGERS.read_text()
 
-    rates = {
-        (*way, size): ledgers[table.loc[(*way, size), "run"]]["config"]["learning_rate"] for *way, size in table.index
-    }
-    assert [rates["updates", "scaled", size] for size in (2, 4, 8)] == pytest.approx([5e-4, 1e-3, 2e-3])
-    assert {rates["samples", "paper", size] for size in (2, 4, 8)} == {1e-4}
+    rates = {way: ledgers[run]["config"]["learning_rate"] for way, run in table["run"].items()}
+    assert [rates["updates", "scaled", 1, size] for size in (2, 4, 16)] == pytest.approx([5e-4, 1e-3, 4e-3])
+    assert {rates["samples", "paper", 1, size] for size in (2, 4, 16)} == {1e-4}
     monkeypatch.setattr("emcad_lib.train.engine.train_one_epoch", None)
-    assert batch_sizes.main(["--seeds", "3", "--work", str(tmp_path)]) == 0
+    assert tiny.main(["--seeds", "3", "--work", str(tmp_path)]) == 0
 
 
-def test_the_slices_of_an_epoch_make_whole_batches_of_every_size():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import batch_sizes
-    finally:
-        sys.path.pop(0)
-    for size in batch_sizes.BATCH_SIZES:
-        assert batch_sizes.SLICES % size == 0
-        assert batch_sizes.SLICES * size % batch_sizes.MIDDLE == 0
+def test_the_patients_are_those_of_a_lesson(batch_sizes, monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(batch_sizes, "make_phantoms", lambda folder, patients: made.append(patients))
+    monkeypatch.setattr(batch_sizes, "preprocess", lambda folder, cache: None)
+
+    batch_sizes.phantom_cache(tmp_path)
+
+    assert made == [batch_sizes.QUICK.patients]
+
+
+def test_equal_updates_are_equal_to_the_last_one(batch_sizes):
+    ways = [way for way in batch_sizes.ways() if way.budget == "updates"]
+    for way in ways:
+        config = batch_sizes.configuration(way, 0, Path("work"), Path("cache"))
+        assert -(-config.slices_per_epoch // config.batch_size) == batch_sizes.QUICK.slices_per_epoch / 16
+
+
+def test_the_recorded_runs_are_three_of_each_way_with_the_settings_of_today_and_one_set_of_patients(batch_sizes):
+    table, ledgers = pd.read_csv(batch_sizes.TABLE), json.loads(batch_sizes.LEDGERS.read_text())
+    assert set(table["run"]) == set(ledgers)
+    for way in batch_sizes.ways():
+        for seed in (0, 1, 2):
+            config = batch_sizes.configuration(way, seed, Path("work"), Path("cache"))
+            rows = table[(table[list(way._fields)] == pd.Series(way._asdict())).all(axis=1) & (table["seed"] == seed)]
+            assert set(rows["run"]) == {config.name}
+            assert rows["epoch"].tolist() == list(range(1, config.epochs + 1))
+            assert rows["samples"].iloc[-1] == config.epochs * config.slices_per_epoch
+            recorded = TrainConfig("", "", config.name).settings() | ledgers[config.name]["config"]
+            assert recorded == config.settings()
+    assert len({json.dumps(ledger["data"], sort_keys=True) for ledger in ledgers.values()}) == 1
+    assert all(ledger["finished"] for ledger in ledgers.values())
+    for name in DEFINITIONS:
+        assert table[f"dice_{name}"].between(0, 1).all()

@@ -12,7 +12,7 @@ from emcad_lib.profiles import PROFILES
 from emcad_lib.train import engine, study
 from emcad_lib.train.ledger import HISTORY, Ledger
 from emcad_lib.train.published import published_results
-from emcad_lib.train.study import batch_size_study, instability, settled, study_config, summarise
+from emcad_lib.train.study import batch_size_study, instability, recorded_runs, settled, study_config, summarise
 
 TINY = replace(PROFILES["ci"], image_size=32, epochs=1, slices_per_epoch=8, batch_sizes=(2, 4))
 
@@ -160,6 +160,21 @@ def test_a_run_has_settled_when_it_stays_above_the_level(dice, expected):
 )
 def test_instability_is_the_part_of_the_way_down_that_is_taken_back(losses, expected):
     assert instability(losses) == pytest.approx(expected, nan_ok=True)
+
+
+def test_recorded_runs_are_found_by_their_way_and_come_apart_by_batch_size_and_seed():
+    ways = [("samples", "fixed", 6, 1, 0), ("samples", "fixed", 6, 1, 1), ("samples", "fixed", 25, 5, 0)]
+    ways += [("updates", "scaled", 6, 1, 0)]
+    columns = ["budget", "rate", "batch_size", "accumulate", "seed"]
+    table = pd.DataFrame([dict(zip(columns, way, strict=True), epoch=e) for way in ways for e in (1, 2)])
+
+    found = recorded_runs(table)
+
+    assert list(found) == [6]
+    assert [history["seed"].tolist() for history in found[6]] == [[0, 0], [1, 1]]
+    assert found[6][1].index.tolist() == [0, 1]
+    assert list(recorded_runs(table, accumulate=5)) == [25]
+    assert len(recorded_runs(table, "updates", "scaled")[6]) == 1
 
 
 def test_the_published_table_holds_the_papers_numbers_and_nothing_else():
