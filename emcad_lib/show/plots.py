@@ -189,7 +189,7 @@ def curves(
     """One curve for each history, told apart by colour and by marker."""
     figure, axes = new_figure(7, 4.2)
     draw_curves(axes[0, 0], histories, x, y, x_label, y_label)
-    axes[0, 0].legend(frameon=False)
+    legend_below(figure, axes[0, 0])
     figure.suptitle(title)
     return figure
 
@@ -205,6 +205,12 @@ def draw_curves(
     axes.grid(alpha=0.3)
     if x == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """Name the curves of one axes, for all of the figure, below it, where the legend covers none of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=min(columns, len(labels)), loc="outside lower center")
 
 
 def bars(values: Mapping[str, float], x_label: str, title: str = "", digits: int = 3) -> Figure:

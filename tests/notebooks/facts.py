@@ -29,12 +29,14 @@ from emcad_lib.data.prepare import CLIP, STEP
 from emcad_lib.data.slices import CANVAS_MM
 from emcad_lib.data.split import split_patients
 from emcad_lib.data.tumour import equal_volume_radius
+from emcad_lib.files import read_json
 from emcad_lib.lesson import RECORDED
 from emcad_lib.model.blocks import CAB, EUCB, LGAG, MSCAM, MSCB, MSDC, SAB
 from emcad_lib.model.trace import trace
 from emcad_lib.model.weights import REFERENCE_WEIGHTS
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.published import published_results
+from emcad_lib.train.study import LEVEL, describe, recorded_runs
 
 ROOT = Path(__file__).parents[2]
 FIGURES = RECORDED.parent / "data"
@@ -179,6 +181,19 @@ def training_step(way: str, column: str) -> float:
     """A measurement of benchmarks/training_step.py, of the way whose name contains ``way``."""
     table = pd.read_csv(RECORDED / "training_step.csv")
     return float(table.loc[table["way"].str.contains(way, regex=False), column].item())
+
+
+def study(column: str, budget: str = "samples", rate: str = "fixed", size: int = 16, accumulate: int = 1) -> float:
+    """What the recorded runs of one way have in a column at their end; the mean of the seeds."""
+    runs = recorded_runs(pd.read_csv(RECORDED / "batch_sizes.csv"), budget, rate, accumulate)[size]
+    return float(np.mean([describe(run)[column] for run in runs]))
+
+
+def study_rate(way: str, size: int) -> float:
+    """The learning rate that a batch size had in the recorded study: fixed, scaled or paper."""
+    ledgers = read_json(RECORDED / "batch_sizes.json")
+    (run,) = recorded_runs(pd.read_csv(RECORDED / "batch_sizes.csv"), rate=way)[size][0]["run"].unique()
+    return float(ledgers[run]["config"]["learning_rate"])
 
 
 def memory_gb(batch_size: int, mixed: bool = False, encoder: str = "pvt_v2_b0", image_size: int = 224) -> float:
@@ -532,6 +547,18 @@ FACTS: dict[str, Callable[[], float]] = {
     "block_ablation_unseen": lambda: made_by("block_ablation", "patients").item() - FACTS["block_ablation_training"](),
     "block_ablation_px": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["image_size"],
     "block_ablation_batch": lambda: constant("benchmarks/block_ablation.py", "SETTINGS")["batch_size"],
+    "epochs_quick": lambda: PROFILES["quick"].epochs,
+    "level": lambda: LEVEL,
+    "paper_rate": lambda: study_rate("paper", 16),
+    "rate_middle": lambda: study_rate("fixed", 16),
+    "rate_small_scaled": lambda: study_rate("scaled", 6),
+    "rate_large_scaled": lambda: study_rate("scaled", 25),
+    "study_trainings": lambda: len(read_json(RECORDED / "batch_sizes.json")),
+    "study_updates": lambda: study("updates"),
+    "study_samples": lambda: study("samples"),
+    "study_samples_small": lambda: study("samples", "updates", size=6),
+    "study_samples_large": lambda: study("samples", "updates", size=25),
+    "study_parts": lambda: 25 / pd.read_csv(RECORDED / "batch_sizes.csv")["accumulate"].max(),
     "step_batch": lambda: training_step("plain", "batch_size"),
     "step_px": lambda: training_step("plain", "image_size"),
     "step_threads": lambda: training_step("plain", "threads"),

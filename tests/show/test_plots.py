@@ -184,7 +184,9 @@ def test_curves_are_the_columns_that_were_asked_for():
     for line, history in zip(axes.lines, (HISTORY, other), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30])
         np.testing.assert_array_equal(line.get_ydata(), history["dice_patient"])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["batch 6", "batch 16"]
+    assert legend_labels(figure) == ["batch 6", "batch 16"]
+    figure.canvas.draw()
+    assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("updates", "Dice")
 
 
