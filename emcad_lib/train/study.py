@@ -146,7 +146,7 @@ def describe(history: pd.DataFrame) -> dict[str, float]:
     - ``best_NAME``, ``mean_NAME`` and ``last_NAME`` for each definition of Dice: its maximum and its mean over the
       epochs, and its value at the end;
     - ``settled_updates``, ``settled_samples`` and ``settled_seconds``, for the speed of convergence: see `settled`;
-    - ``instability`` of the validation loss: see `instability`.
+    - ``last_val_loss``, and the ``instability`` of the validation loss: see `instability`.
     """
     row: dict[str, float] = {"epochs": len(history)}
     row |= {name: history[name].iloc[-1] for name in EFFORTS}
@@ -154,4 +154,4 @@ def describe(history: pd.DataFrame) -> dict[str, float]:
         dice = history[f"dice_{name}"]
         row |= {f"best_{name}": dice.max(), f"mean_{name}": dice.mean(), f"last_{name}": dice.iloc[-1]}
     row |= {f"settled_{effort}": settled(history, effort) for effort in EFFORTS}
-    return row | {"instability": instability(history["val_loss"])}
+    return row | {"last_val_loss": history["val_loss"].iloc[-1], "instability": instability(history["val_loss"])}

@@ -189,6 +189,12 @@ def study(column: str, budget: str = "samples", rate: str = "fixed", size: int =
     return float(np.mean([describe(run)[column] for run in runs]))
 
 
+def study_ends(column: str, rate: str = "fixed") -> list[list[float]]:
+    """What the recorded runs with equally many slices have in a column at their end: seed by seed, by batch size."""
+    runs = recorded_runs(pd.read_csv(RECORDED / "batch_sizes.csv"), rate=rate)
+    return [[describe(run)[column] for run in of_size] for of_size in runs.values()]
+
+
 def study_rate(way: str, size: int) -> float:
     """The learning rate that a batch size had in the recorded study: fixed, scaled or paper."""
     ledgers = read_json(RECORDED / "batch_sizes.json")
@@ -558,6 +564,22 @@ FACTS: dict[str, Callable[[], float]] = {
     "study_samples": lambda: study("samples"),
     "study_samples_small": lambda: study("samples", "updates", size=6),
     "study_samples_large": lambda: study("samples", "updates", size=25),
+    "study_between_sizes": lambda: np.ptp([np.mean(dice) for dice in study_ends("last_patient")]),
+    "study_between_seeds": lambda: np.mean([np.ptp(dice) for dice in study_ends("last_patient")]),
+    "study_loss_gap_fixed": lambda: np.ptp([np.mean(losses) for losses in study_ends("last_val_loss")]),
+    "study_loss_gap_scaled": lambda: np.ptp([np.mean(losses) for losses in study_ends("last_val_loss", "scaled")]),
+    "study_dice_small": lambda: study("last_patient", "updates", size=6),
+    "study_dice_large": lambda: study("last_patient", "updates", size=25),
+    "study_instability_parts": lambda: study("instability", size=25, accumulate=5),
+    "study_instability_large": lambda: study("instability", size=25),
+    "study_settled_updates_small": lambda: study("settled_updates", size=6),
+    "study_settled_updates_large": lambda: study("settled_updates", size=25),
+    "study_paper_patient_lowest": lambda: min(map(np.mean, study_ends("last_patient", "paper"))),
+    "study_paper_patient_highest": lambda: max(map(np.mean, study_ends("last_patient", "paper"))),
+    "study_patient_lowest": lambda: min(map(np.mean, study_ends("last_patient"))),
+    "study_patient_highest": lambda: max(map(np.mean, study_ends("last_patient"))),
+    "study_published_small": lambda: study("best_slice_published", rate="paper", size=6),
+    "memory_b2_6_mixed": lambda: memory_gb(6, mixed=True, encoder="pvt_v2_b2"),
     "study_parts": lambda: 25 / pd.read_csv(RECORDED / "batch_sizes.csv")["accumulate"].max(),
     "step_batch": lambda: training_step("plain", "batch_size"),
     "step_px": lambda: training_step("plain", "image_size"),
