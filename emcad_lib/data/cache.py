@@ -12,6 +12,7 @@ It's written by ``preprocess.py``. The arrays are memory maps: only the slices t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def open_array(cache_dir: Path, name: str, file: str, record: Record) -> NDArray
     channels = (len(MODALITIES),) if file == "images.npy" else ()
     shape = (top - bottom, *channels, back - front, right - left)
     try:
+        _read_ahead(path)
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except FileNotFoundError as error:
         raise CourseError(f"Patient {name}, {path}: this file of the cache is missing. {again}") from error
@@ -126,6 +128,13 @@ def open_array(cache_dir: Path, name: str, file: str, record: Record) -> NDArray
             f"expected. {again}"
         )
     return array
+
+
+def _read_ahead(path: Path) -> None:
+    """Ask the system to fetch a file as a whole, since the slices of a first epoch are read here and there."""
+    if hasattr(os, "posix_fadvise"):  # not on Windows, and not on a Mac
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def patient_folder(cache_dir: Path, name: str) -> Path:
