@@ -1,6 +1,7 @@
 """Reading a cache, and what is said about one that is damaged, unfinished or of another version."""
 
 import gc
+import os
 import pickle
 import shutil
 import weakref
@@ -50,6 +51,23 @@ def test_a_file_is_opened_once_however_often_it_is_read(tiny_cache):
     cache = Cache(tiny_cache)
 
     assert cache.images(NAMES[0]) is cache.images(NAMES[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system can't be asked")
+def test_the_system_is_asked_to_fetch_a_file_as_a_whole_when_it_is_opened(tiny_cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *what: asked.append((os.fstat(file).st_ino, *what)))
+
+    Cache(tiny_cache).images(NAMES[0])
+
+    files = [array_file(tiny_cache, file).stat().st_ino for file in ("images.npy", "regions.npy")]
+    assert asked == [(inode, 0, 0, os.POSIX_FADV_WILLNEED) for inode in files]
+
+
+def test_a_system_that_cannot_be_asked_reads_all_the_same(tiny_cache, monkeypatch):
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+
+    assert Cache(tiny_cache).images(NAMES[0]).ndim == 4
 
 
 def test_no_more_than_so_many_patients_are_open_at_a_time(tiny_cache, monkeypatch):
