@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import timm
 import torch
+from scipy.optimize import brentq
+from scipy.stats import nct, t
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -193,6 +195,29 @@ def study_ends(column: str, rate: str = "fixed") -> list[list[float]]:
     """What the recorded runs with equally many slices have in a column at their end: seed by seed, by batch size."""
     runs = recorded_runs(pd.read_csv(RECORDED / "batch_sizes.csv"), rate=rate)
     return [[describe(run)[column] for run in of_size] for of_size in runs.values()]
+
+
+def study_ranges() -> dict[str, Callable[[], float]]:
+    """The lowest and the highest mean of a batch size, by recipe and score."""
+    columns = {"patient": "last_patient", "published": "best_slice_published"}
+    names = {("paper", "patient"): "paper_patient", ("fixed", "patient"): "patient"}
+    names |= {("paper", "published"): "published_paper", ("fixed", "published"): "published_ours"}
+    return {
+        f"study_{name}_{end}": lambda rate=rate, column=columns[score], pick=pick: pick(
+            map(np.mean, study_ends(column, rate))
+        )
+        for (rate, score), name in names.items()
+        for end, pick in (("lowest", min), ("highest", max))
+    }
+
+
+def detectable_difference(groups: list[list[float]], power: float = 0.8, level: float = 0.05) -> float:
+    """The difference of two means that a t-test of two such groups would find so often."""
+    spread = math.sqrt(np.mean([np.var(group, ddof=1) for group in groups]))
+    seeds = len(groups[0])
+    freedom, error = 2 * seeds - 2, spread * math.sqrt(2 / seeds)
+    limit = t.ppf(1 - level / 2, freedom)
+    return error * brentq(lambda shift: nct.sf(limit, freedom, shift) - power, 0, 50)
 
 
 def study_rate(way: str, size: int) -> float:
@@ -566,20 +591,30 @@ FACTS: dict[str, Callable[[], float]] = {
     "study_samples_large": lambda: study("samples", "updates", size=25),
     "study_between_sizes": lambda: np.ptp([np.mean(dice) for dice in study_ends("last_patient")]),
     "study_between_seeds": lambda: np.mean([np.ptp(dice) for dice in study_ends("last_patient")]),
-    "study_loss_gap_fixed": lambda: np.ptp([np.mean(losses) for losses in study_ends("last_val_loss")]),
-    "study_loss_gap_scaled": lambda: np.ptp([np.mean(losses) for losses in study_ends("last_val_loss", "scaled")]),
     "study_dice_small": lambda: study("last_patient", "updates", size=6),
     "study_dice_large": lambda: study("last_patient", "updates", size=25),
     "study_instability_parts": lambda: study("instability", size=25, accumulate=5),
     "study_instability_large": lambda: study("instability", size=25),
     "study_settled_updates_small": lambda: study("settled_updates", size=6),
     "study_settled_updates_large": lambda: study("settled_updates", size=25),
-    "study_paper_patient_lowest": lambda: min(map(np.mean, study_ends("last_patient", "paper"))),
-    "study_paper_patient_highest": lambda: max(map(np.mean, study_ends("last_patient", "paper"))),
-    "study_patient_lowest": lambda: min(map(np.mean, study_ends("last_patient"))),
-    "study_patient_highest": lambda: max(map(np.mean, study_ends("last_patient"))),
-    "study_published_small": lambda: study("best_slice_published", rate="paper", size=6),
-    "memory_b2_6_mixed": lambda: memory_gb(6, mixed=True, encoder="pvt_v2_b2"),
+    **study_ranges(),
+    "study_between_sizes_scaled": lambda: np.ptp([np.mean(dice) for dice in study_ends("last_patient", "scaled")]),
+    "study_between_seeds_scaled": lambda: np.mean([np.ptp(dice) for dice in study_ends("last_patient", "scaled")]),
+    "study_detectable": lambda: detectable_difference(study_ends("last_patient")),
+    "study_loss_large_lowest": lambda: min(study_ends("last_val_loss")[-1]),
+    "study_loss_large_highest": lambda: max(study_ends("last_val_loss")[-1]),
+    "study_loss_others_lowest": lambda: min(map(min, study_ends("last_val_loss")[:-1])),
+    "study_loss_others_highest": lambda: max(map(max, study_ends("last_val_loss")[:-1])),
+    "study_loss_small_fixed": lambda: study("last_val_loss", size=6),
+    "study_loss_small_scaled": lambda: study("last_val_loss", rate="scaled", size=6),
+    "study_loss_large_fixed": lambda: study("last_val_loss", size=25),
+    "study_loss_large_scaled": lambda: study("last_val_loss", rate="scaled", size=25),
+    "study_settled_planned_middle": lambda: study("settled_updates", "updates"),
+    "study_settled_planned_large": lambda: study("settled_updates", "updates", size=25),
+    "study_epoch": lambda: study("samples") / study("epochs"),
+    "memory_b2_16_mixed": lambda: memory_gb(16, mixed=True, encoder="pvt_v2_b2"),
+    "memory_growth_b0": lambda: memory_gb(25) / memory_gb(6),
+    "memory_growth_b2_mixed": lambda: memory_gb(25, True, "pvt_v2_b2") / memory_gb(6, True, "pvt_v2_b2"),
     "study_parts": lambda: 25 / pd.read_csv(RECORDED / "batch_sizes.csv")["accumulate"].max(),
     "step_batch": lambda: training_step("plain", "batch_size"),
     "step_px": lambda: training_step("plain", "image_size"),
