@@ -153,7 +153,8 @@ def _create_encoder(config: ModelConfig, pretrained: bool) -> Any:  # timm says 
             raise CourseError(f"timm can't give the features of {config.encoder!r}: {error}") from error
         raise CourseError(
             f"The ImageNet weights of {config.encoder!r} could not be downloaded ({error}). Without internet: "
-            f"fetch the file elsewhere, leave out pretrained, and call emcad_lib.load_encoder(model, FILE)."
+            f"fetch the file elsewhere and leave out pretrained; then emcad_lib.load_encoder(model, FILE), or to train "
+            f"--encoder-weights FILE."
         ) from error
 
 
