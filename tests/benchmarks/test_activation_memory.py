@@ -1,21 +1,12 @@
 """The table of memory: its rows, and that the recorded one is what the library says today."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark_script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import activation_memory
-
-    yield activation_memory
-    sys.modules.pop("activation_memory")
+def benchmark_script(script):
+    return script("activation_memory")
 
 
 def test_the_recorded_table_has_a_row_for_each_case_and_its_numbers_are_todays(benchmark_script):

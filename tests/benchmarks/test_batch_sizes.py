@@ -1,7 +1,6 @@
 """The study of batch sizes: what is said to be equal is equal, nothing is trained twice, and what was recorded."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +13,10 @@ from emcad_lib.evaluate.metrics import DEFINITIONS
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.study import describe, recorded_runs
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def batch_sizes(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import batch_sizes
-
-    yield batch_sizes
-    sys.modules.pop("batch_sizes")
+def batch_sizes(script):
+    return script("batch_sizes")
 
 
 @pytest.fixture

@@ -1,24 +1,15 @@
 """What a network takes for a patient: the baseline resamples and comes back, and all ways get their row."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark_script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import inference
-
-    yield inference
-    sys.modules.pop("inference")
+def benchmark_script(script):
+    return script("inference")
 
 
 class Flair(nn.Module):

@@ -1,6 +1,5 @@
 """How fast slices come: the baseline loads the same voxels, and every way gets its row."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,10 @@ import torch
 from emcad_lib.data.cache import Cache
 from emcad_lib.data.slices import SliceDataset
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def loading(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import loading
-
-    yield loading
-    sys.modules.pop("loading")
+def loading(script):
+    return script("loading")
 
 
 def test_the_baselines_batch_holds_the_same_voxels_as_the_datasets(loading, tiny_cache, tmp_path):

@@ -1,7 +1,6 @@
 """What preparing costs: the baseline's files hold a patient, and the table adds up."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,17 +8,10 @@ import pytest
 
 from emcad_lib.data.brats import find_patient, read_scan
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def preprocessing(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import preprocessing
-
-    yield preprocessing
-    for name in ("preprocessing", "sizing"):
-        sys.modules.pop(name)
+def preprocessing(script):
+    return script("preprocessing")
 
 
 def test_the_baseline_keeps_a_float64_file_of_every_slice(preprocessing, tiny_patients, tmp_path):

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,16 +9,10 @@ import pytest
 
 from emcad_lib.data.split import split_patients
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def sizing(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import sizing
-
-    yield sizing
-    sys.modules.pop("sizing")
+def sizing(script):
+    return script("sizing")
 
 
 @pytest.fixture

@@ -1,24 +1,15 @@
 """How fast a step is: the recipe and the baseline train the same network on the same batch."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
 
 from emcad_lib.train.losses import mutation_loss
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def training_step(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import training_step
-
-    yield training_step
-    sys.modules.pop("training_step")
+def training_step(script):
+    return script("training_step")
 
 
 @pytest.fixture
