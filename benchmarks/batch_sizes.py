@@ -10,10 +10,10 @@ each epoch. What else is equal is the question, so it's asked in several ways:
 
 Beside them, a batch of 25 in five parts of 5 slices (``--accumulate 5``), where batch normalisation sees the parts.
 
-A training that is done is kept in --work, so that an interrupted run goes on where it stopped; two processes may share
-the folder if they take different seeds. With --record, figures/recorded/ gets all histories (batch_sizes.csv, a row for
-each epoch of each training) and all ledgers (batch_sizes.json). Notebooks 09 and 10 draw them, and train the first of
-these ways again.
+A training that is done is kept in --work, so that an interrupted run goes on where it stopped. Once the patients in it
+are made, several processes may share the folder, if they take different seeds. With --record, figures/recorded/ gets
+all histories (batch_sizes.csv, a row for each epoch of each training) and all ledgers (batch_sizes.json). Notebooks 09
+and 10 draw them, and train the first of these ways again.
 """
 
 from __future__ import annotations
