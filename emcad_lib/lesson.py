@@ -104,7 +104,9 @@ class Lesson:
 
     def trained(self) -> PVTEMCAD:
         """The network with the weights that the course ships, ready to predict. It has seen phantom patients only."""
-        return load_weights()
+        model = load_weights()
+        assert isinstance(model, PVTEMCAD)
+        return model
 
     def recorded(self, name: str) -> pd.DataFrame:
         """A table of figures/recorded: numbers measured once, on more or on other patients than a lesson can use.

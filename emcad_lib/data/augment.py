@@ -7,27 +7,45 @@ own. Shown one by one in notebooks/02.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+STANDARD = ("flip", "move", "tone", "contrast", "shade", "blur", "noise")
+VARIATIONS = (*STANDARD, "elastic")
 
-def augment(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+
+def augment(
+    x: Tensor, y: Tensor, generator: Generator, variations: Sequence[str] = STANDARD, slices: int = 1
+) -> tuple[Tensor, Tensor]:
     """A varied copy of a batch.
 
     Args:
         x: (B, C, N, N), z-scores, 0 outside the brain. It stays 0 there.
         y: (B, R, N, N), masks of 0 and 1. They are moved with the picture, and stay 0 and 1.
         generator: what to draw from; the same state gives the same variation.
+        variations: in which ways, of VARIATIONS.
+        slices: how many neighbouring slices the channels are of. A modality's greys change alike in all of them.
     """
-    x, y = flip(x, y, generator)
-    x, y = move(x, y, generator)
+    if "flip" in variations:
+        x, y = flip(x, y, generator)
+    if "move" in variations:
+        x, y = move(x, y, generator)
+    if "elastic" in variations:
+        x, y = elastic(x, y, generator)
     brain = x != 0
-    x = tone(x, generator)
-    x = contrast(x, generator)
-    x = shade(x, generator)
-    x = blur(x, generator)
-    x = noise(x, generator)
+    if "tone" in variations:
+        x = tone(x, generator, slices=slices)
+    if "contrast" in variations:
+        x = contrast(x, generator, slices)
+    if "shade" in variations:
+        x = shade(x, generator, slices)
+    if "blur" in variations:
+        x = blur(x, generator)
+    if "noise" in variations:
+        x = noise(x, generator)
     return torch.where(brain, x, 0.0), y
 
 
@@ -44,27 +62,33 @@ def move(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     shift = 0.05 * _normal((len(x), 2), generator, x)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
-    grid = F.affine_grid(rows, list(x.shape), align_corners=False)
-    moved = F.grid_sample(torch.cat([x, y], dim=1), grid, align_corners=False)
-    return moved[:, : x.shape[1]], (moved[:, x.shape[1] :] > 0.5).float()
+    return _sample(x, y, F.affine_grid(rows, list(x.shape), align_corners=False))
 
 
-def tone(x: Tensor, generator: Generator, low: float = -3.0, high: float = 4.0) -> Tensor:
+def elastic(x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Bend each slice smoothly, by some 3 % of its side, as no two heads are alike."""
+    coarse = 0.06 * _normal((len(x), 2, 4, 4), generator, x)  # in halves of the side
+    bend = F.interpolate(coarse, size=x.shape[-2:], mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    straight = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)
+    return _sample(x, y, F.affine_grid(straight, list(x.shape), align_corners=False) + bend)
+
+
+def tone(x: Tensor, generator: Generator, low: float = -3.0, high: float = 4.0, slices: int = 1) -> Tensor:
     """Bend the grey scale between ``low`` and ``high`` by a random power: darks and brights move, their order stays."""
     share = ((x - low) / (high - low)).clamp(min=1e-3)
-    power = torch.exp(0.35 * _normal((*x.shape[:2], 1, 1), generator, x))
+    power = torch.exp(0.35 * _for_modalities((1, 1), x, generator, slices))
     return share**power * (high - low) + low
 
 
-def contrast(x: Tensor, generator: Generator) -> Tensor:
+def contrast(x: Tensor, generator: Generator, slices: int = 1) -> Tensor:
     """Stretch and offset the greys of each channel."""
-    stretch = torch.exp(0.25 * _normal((*x.shape[:2], 1, 1), generator, x))
-    return x * stretch + 0.3 * _normal((*x.shape[:2], 1, 1), generator, x)
+    stretch = torch.exp(0.25 * _for_modalities((1, 1), x, generator, slices))
+    return x * stretch + 0.3 * _for_modalities((1, 1), x, generator, slices)
 
 
-def shade(x: Tensor, generator: Generator) -> Tensor:
+def shade(x: Tensor, generator: Generator, slices: int = 1) -> Tensor:
     """Add a smooth shading, as an uneven coil leaves it."""
-    coarse = 0.25 * _normal((*x.shape[:2], 4, 4), generator, x)
+    coarse = 0.25 * _for_modalities((4, 4), x, generator, slices)
     return x + F.interpolate(coarse, size=x.shape[-2:], mode="bicubic", align_corners=False)
 
 
@@ -79,6 +103,18 @@ def noise(x: Tensor, generator: Generator) -> Tensor:
     """Add noise, of up to 0.2 standard deviations of the brain."""
     strength = 0.2 * _uniform(len(x), generator, x)[:, None, None, None]
     return x + strength * _normal(x.shape, generator, x)
+
+
+def _sample(x: Tensor, y: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Slices and masks at the places (B, N, N, 2) of a grid."""
+    moved = F.grid_sample(torch.cat([x, y], dim=1), grid, align_corners=False)
+    return moved[:, : x.shape[1]], (moved[:, x.shape[1] :] > 0.5).float()
+
+
+def _for_modalities(size: tuple[int, int], x: Tensor, generator: Generator, slices: int) -> Tensor:
+    """Random numbers (B, C, *size), equal in each of the ``slices`` neighbours that the channels are of."""
+    batch, channels = x.shape[:2]
+    return _normal((batch, channels // slices, *size), generator, x).repeat(1, slices, 1, 1)
 
 
 def _uniform(length: int, generator: Generator, like: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         regions: the R channels of y.
         patients: only these patients of the split.
         planes: each patient's slices in each of these planes.
+        neighbours: with each slice come so many below and above it, as further channels: C for the lowest, then for the
+            next. At either end of the head the last slice is repeated.
 
     Raises:
         CourseError: no patient in the split, or one of ``patients`` isn't; an unknown modality, region or plane; a file
@@ -68,6 +70,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         regions: Sequence[str] = ("whole",),
         patients: Sequence[str] | None = None,
         planes: Sequence[str] = ("axial",),
+        neighbours: int = 0,
     ) -> None:
         self.cache = cache
         self.image_size = image_size
@@ -80,6 +83,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         if not self.patients:
             raise CourseError(f"{cache.folder}: the split {split!r} holds no patient.")
         _places(planes, PLANES, "plane")
+        self._steps = np.arange(-neighbours, neighbours + 1)
         self._parts = [(name, plane) for name in self.patients for plane in planes]
         # Look at every file now: a message in the middle of an epoch would come hours too late.
         self._ends = np.cumsum([self._length(name, plane) for name, plane in self._parts])
@@ -110,9 +114,9 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         return x[0], y[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The slices of these numbers as a batch: x (B, C, N, N) and y (B, R, N, N)."""
+        """The slices of these numbers as a batch: x (B, C, N, N), C for each neighbour too, and y (B, R, N, N)."""
         side = max(CANVAS_MM, self.image_size)
-        x = np.zeros((len(indices), len(self._channels), side, side), dtype=np.float32)
+        x = np.zeros((len(indices), len(self._steps), len(self._channels), side, side), dtype=np.float32)
         # A mask that is resampled is bool. Else it's written as the numbers that it becomes: a pass over it less.
         mask_type = np.float32 if side == self.image_size else bool
         y = np.zeros((len(indices), len(self._bits), side, side), dtype=mask_type)
@@ -121,9 +125,11 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
             images, regions = recut(self.cache.images(name), plane), recut(self.cache.regions(name), plane)
             (rows, top), (columns, left) = (_centred(length, side) for length in images.shape[2:])
             # Byte by byte to z-scores while the slice is still in the processor's cache, and no byte outside it.
-            x[slot, :, top, left] = dequantise(images[number, :, rows, columns][self._channels])
+            for stacked, near in zip(x[slot], np.clip(number + self._steps, 0, len(images) - 1), strict=True):
+                stacked[:, top, left] = dequantise(images[near, :, rows, columns][self._channels])
             y[slot, :, top, left] = regions[number, rows, columns] >> self._bits[:, None, None] & 1
-        return _resample(torch.from_numpy(x), self.image_size), _resample(torch.from_numpy(y), self.image_size).float()
+        slices = torch.from_numpy(x).flatten(1, 2)
+        return _resample(slices, self.image_size), _resample(torch.from_numpy(y), self.image_size).float()
 
 
 def fit_canvas(slices: _ArrayOrTensor, image_size: int) -> _ArrayOrTensor:

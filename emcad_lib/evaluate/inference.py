@@ -26,6 +26,7 @@ from emcad_lib.evaluate.fold import folded
 from emcad_lib.evaluate.known import channels as channels_of
 from emcad_lib.evaluate.known import image_size as image_size_of
 from emcad_lib.evaluate.known import known_regions, names
+from emcad_lib.evaluate.known import neighbours as neighbours_of
 from emcad_lib.evaluate.refine import adapted, without_crumbs
 from emcad_lib.files import CourseError
 from emcad_lib.progress import progress
@@ -47,6 +48,7 @@ def predict(
     modalities: Sequence[str] | None = None,
     pixel_mm: tuple[float, float] = (1.0, 1.0),
     adapt: float = 0.0,
+    only: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """How likely does each pixel belong to each region?
 
@@ -69,9 +71,11 @@ def predict(
         modalities: which of the four channels to use; by default as the model's metadata say.
         pixel_mm: millimetres per pixel of ``images``, down and across.
         adapt: how far batch normalisation follows these slices instead of the training's: see :func:`adapted`.
+        only: the numbers of the slices to look at; by default all. A network that sees neighbouring slices as well
+            needs ``images`` to be in order.
 
     Returns:
-        Probabilities (S, R, H, W) on the pixel grid of ``images``.
+        Probabilities (S, R, H, W), of all slices or of ``only`` some, on the pixel grid of ``images``.
 
     Raises:
         CourseError: neither the arguments nor the metadata say what is needed; the network gives NaN.
@@ -79,29 +83,32 @@ def predict(
     """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"Slices have the shape (slices, channels, height, width), not {tuple(images.shape)}.")
+    near = neighbours_of(model)
     channels = channels_of(model, images.shape[1], modalities)
+    count, steps = images.shape[0], np.arange(-near, near + 1)
+    numbers = np.arange(count) if only is None else np.asarray(only)
     canvas = Canvas.of((images.shape[2], images.shape[3]), pixel_mm, image_size_of(model, image_size))
     if device is not None:
         model.to(device)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def on_canvas(numbers: slice | NDArray[np.int64]) -> Tensor:
-        batch = images[numbers][:, channels]
-        x = torch.as_tensor(batch if isinstance(batch, Tensor) else np.array(batch), device=home)
-        return canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, C, N, M)
+    def on_canvas(shown: NDArray[np.int64]) -> Tensor:
+        stacks = np.clip(shown[:, None] + steps, 0, count - 1)  # (B, T): each with its neighbours
+        x = torch.as_tensor(images[stacks][:, :, channels], device=home).flatten(1, 2)  # (B, T * C, H, W)
+        return canvas.put(dequantise(x) if x.dtype == torch.uint8 else x.float())  # (B, T * C, N, M)
 
-    count = images.shape[0]
     if adapt:
         # Spread over the whole head, in every batch. A lone slice counts twice: one number has no variance.
-        sample = np.linspace(0, count - 1, min(max(count, 2), ADAPT_SLICES)).round().astype(np.int64)
+        places = np.linspace(0, len(numbers) - 1, min(max(len(numbers), 2), ADAPT_SLICES))
+        sample = numbers[places.round().astype(np.int64)]
         batches = max(len(sample) // ADAPT_BATCH, 1)
         model = adapted(model, (on_canvas(sample[first::batches]) for first in range(batches)), adapt)
     model = folded(model)
-    starts = range(0, count, batch_size)
+    starts = range(0, len(numbers), batch_size)
     parts = []
     with _predicting(model):
         for start in progress(starts, "segment", unit="batch") if show else starts:
-            x = on_canvas(slice(start, start + batch_size))
+            x = on_canvas(numbers[start : start + batch_size])
             probability = _probability(model, x)  # (B, R, N, M)
             if flip:
                 probability = (probability + _probability(model, x.flip(-1)).flip(-1)) / 2
@@ -148,7 +155,7 @@ def predict_planes(
         slices = recut(images, plane)
         last = len(slices) - 1
         shown = np.array([*range(0, last, 1 if plane == chosen[0] else every), last])
-        probabilities = predict(model, slices[shown], pixel_mm=pixels_of(spacing, plane), **settings)
+        probabilities = predict(model, slices, pixel_mm=pixels_of(spacing, plane), only=shown, **settings)
         found.append(as_axial(_between(probabilities, shown, len(slices)), plane))
     mean: NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
     return mean

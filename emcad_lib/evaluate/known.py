@@ -29,9 +29,15 @@ def channels(model: nn.Module, count: int, modalities: Sequence[str] | None) -> 
         return slice(None)
     chosen = names(model, "modalities", modalities, MODALITIES)
     config = getattr(model, "config", None)
-    if isinstance(config, ModelConfig) and len(chosen) != config.in_channels:
+    wanted = len(chosen) * (2 * neighbours(model) + 1)
+    if isinstance(config, ModelConfig) and wanted != config.in_channels:
         raise CourseError(f"The network takes {config.in_channels} channels, but {len(chosen)} modalities are named.")
     return [MODALITIES.index(name) for name in chosen]
+
+
+def neighbours(model: nn.Module) -> int:
+    """How many slices below and above a slice the network sees as well; 0 where its metadata say nothing of it."""
+    return int(getattr(model, "metadata", {}).get("neighbours", 0))
 
 
 def names(model: nn.Module, key: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:

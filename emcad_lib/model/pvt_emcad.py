@@ -20,7 +20,7 @@ STRIDES = [4, 8, 16, 32]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that has to be known to build the network again. ``drop_path`` only matters in training."""
+    """Everything that has to be known to build the network again. Training alone cares for drop_path and dropout."""
 
     encoder: str = "pvt_v2_b0"
     num_classes: int = 1
@@ -30,9 +30,25 @@ class ModelConfig:
     activation: str = "relu6"
     drop_path: float = 0.0
     variant: str = COMPLETE
+    dropout: float = 0.0
+    network: str = "emcad"
 
 
-class PVTEMCAD(nn.Module):
+class Network(nn.Module):
+    """A network that can be trained and stored.
+
+    Attributes:
+        config: how it was built.
+        metadata: what a weights file says about the network: modalities, regions, image size. Empty for a new network.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, str] = {}
+
+
+class PVTEMCAD(Network):
     """Encoder, decoder, heads. Made by `create_model`.
 
     Attributes:
@@ -40,16 +56,13 @@ class PVTEMCAD(nn.Module):
         decoder: `EMCAD`, or one of its variants.
         heads: four 1x1 convolutions, for d4, d3, d2 and d1.
         lift: for one-channel input only: a 1x1 convolution to the three channels that the encoder expects.
-        config: how it was built.
-        metadata: what a weights file says about the network: modalities, regions, image size. Empty for a new network.
+        config, metadata: see `Network`.
 
     Source: Rahman et al. 2024 (arXiv 2405.06880), sections 3.2 and 3.3. Built in notebooks/07.
     """
 
     def __init__(self, config: ModelConfig, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.metadata: dict[str, str] = {}
+        super().__init__(config)
         self.lift = _lift() if config.in_channels == 1 else nn.Identity()
         self.encoder = _create_encoder(config, pretrained)
         # Swin Transformers, for one, give (B, H, W, C).
@@ -57,6 +70,7 @@ class PVTEMCAD(nn.Module):
         channels = self.encoder.feature_info.channels()
         settings = config.kernel_sizes, config.expansion, config.activation, config.variant
         self.decoder = build_decoder(channels, *settings)
+        self.dropout = nn.Dropout2d(config.dropout) if config.dropout else nn.Identity()
         self.heads = nn.ModuleList(nn.Conv2d(width, config.num_classes, kernel_size=1) for width in reversed(channels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -72,7 +86,7 @@ class PVTEMCAD(nn.Module):
         if self.channels_last:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         refined = self.decoder(features)  # d4..d1, with the shapes of X4..X1
-        logits = [head(d) for head, d in zip(self.heads, refined, strict=True)]  # (B, num_classes, H/32, W/32) ..
+        logits = [head(self.dropout(d)) for head, d in zip(self.heads, refined, strict=True)]  # (B, classes, H/32, ..)
         size = x.shape[-2:]
         return [F.interpolate(p, size=size, mode="bilinear", align_corners=False) for p in logits]
 
@@ -101,6 +115,7 @@ def create_model(
     pretrained: bool = False,
     drop_path: float = 0.0,
     variant: str = COMPLETE,
+    dropout: float = 0.0,
 ) -> PVTEMCAD:
     """Build a PVT-EMCAD network.
 
@@ -116,12 +131,13 @@ def create_model(
         drop_path: the share of an encoder's residual branches left out at random in training. The published training
             used 0.1.
         variant: of the decoder, one of ``ablate.VARIANTS``: complete, or without one of its blocks.
+        dropout: the share of channels left out at random before each head in training. The published one used none.
 
     Raises:
         CourseError: for a setting that can't be built, or weights that can't be downloaded.
     """
     sizes = tuple(kernel_sizes)
-    config = ModelConfig(encoder, num_classes, in_channels, sizes, expansion, activation, drop_path, variant)
+    config = ModelConfig(encoder, num_classes, in_channels, sizes, expansion, activation, drop_path, variant, dropout)
     if not config.kernel_sizes or any(size < 1 or size % 2 == 0 for size in config.kernel_sizes):
         raise CourseError(f"kernel_sizes must be odd numbers such as (1, 3, 5), not {config.kernel_sizes}.")
     if activation not in ACTIVATIONS:

@@ -20,7 +20,8 @@ from timm.models import pvt_v2
 from torch import Tensor
 
 from emcad_lib.files import CourseError, replacing
-from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
+from emcad_lib.model.others import create_network
+from emcad_lib.model.pvt_emcad import PVTEMCAD, Network
 
 REFERENCE_WEIGHTS = Path(__file__).parents[1] / "weights" / "pvt_emcad_b0.safetensors"
 
@@ -54,7 +55,7 @@ TIMM_TO_PVT = [
 ]
 
 
-def save_weights(model: PVTEMCAD, path: str | Path, half: bool = False, **metadata: str) -> None:
+def save_weights(model: Network, path: str | Path, half: bool = False, **metadata: str) -> None:
     """Write a network's weights and how to build it, as safetensors.
 
     Args:
@@ -73,7 +74,7 @@ def save_weights(model: PVTEMCAD, path: str | Path, half: bool = False, **metada
         beside.write_bytes(save(tensors, metadata))
 
 
-def load_weights(path: str | Path | None = None) -> PVTEMCAD:
+def load_weights(path: str | Path | None = None) -> Network:
     """Build the network that a weights file describes, ready to predict (in evaluation mode).
 
     Args:
@@ -86,7 +87,7 @@ def load_weights(path: str | Path | None = None) -> PVTEMCAD:
     metadata, state = _read_safetensors(path)
     try:
         config = json.loads(metadata["config"])
-        model = create_model(**config)
+        model = create_network(**config)
     except (KeyError, TypeError, ValueError) as error:
         raise CourseError(
             f"{path}: the file doesn't say which network its weights belong to. Weights files of this course do; "
@@ -182,7 +183,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CourseError(f"{path}: this can't be read as a safetensors file ({error}). Fetch it again.") from error
 
 
-def _check_fit(model: PVTEMCAD, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+def _check_fit(model: Network, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     """Raise an error that names every key and shape of ``state`` that isn't as expected."""
     faults = [f"missing: {key}" for key in expected if key not in state]
     faults += [f"unknown: {key}" for key in state if key not in expected]

@@ -75,6 +75,7 @@ def capture(run: Run, rows: list[dict[str, float]], best: float, seconds: float)
         "best": best,
         "seconds": seconds,
         "model": run.network.state_dict(),
+        "average": None if run.average is None else run.average.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
@@ -83,6 +84,8 @@ def capture(run: Run, rows: list[dict[str, float]], best: float, seconds: float)
 def restore(run: Run, state: dict[str, Any]) -> tuple[list[dict[str, float]], float, float]:
     """Put the run where ``state`` was captured, and return its history, best score and seconds."""
     run.network.load_state_dict(state["model"])
+    if run.average is not None:
+        run.average.load_state_dict(state["average"])
     for group, ours in zip(state["optimizer"]["param_groups"], run.optimizer.param_groups, strict=True):
         group["fused"] = ours["fused"]  # a matter of the machine, and unknown to older runs
     run.optimizer.load_state_dict(state["optimizer"])
@@ -98,12 +101,13 @@ def save_checkpoint(run: Run, file: str, row: Mapping[str, float]) -> None:
     """Write the network's weights into the run's folder, with all that `load_weights` needs to build it again."""
     config = run.config
     save_weights(
-        run.network,
+        run.predictor,
         config.folder / file,
         modalities=json.dumps(config.modalities),
         regions=json.dumps(config.regions),
         image_size=str(config.image_size),
         planes=json.dumps(config.planes),
+        neighbours=str(config.neighbours),
         run=config.name,
         epoch=str(row["epoch"]),
         dice_patient=f"{row['dice_patient']:.4f}",

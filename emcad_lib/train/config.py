@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emcad_lib.data.augment import STANDARD, VARIATIONS
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.labels import REGIONS
 from emcad_lib.data.planes import PLANES
 from emcad_lib.files import CourseError
 from emcad_lib.model.ablate import COMPLETE, VARIANTS
+from emcad_lib.model.others import EMCAD, NETWORKS
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.parts import largest_part, smallest_part
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "plateau")
 PRECISIONS = ("no", "fp16", "bf16")
 _QUICK = PROFILES["quick"]
 
@@ -39,6 +41,7 @@ class TrainConfig:
     cache: str | Path = field(metadata={"help": "folder of prepared slices, written by data_scripts/preprocess.py"})
     runs: str | Path = field(metadata={"help": "folder of all runs"})
     name: str = field(metadata={"help": "name of this run, and of its folder among the runs"})
+    network: str = _setting(EMCAD, f"which network: {', '.join(NETWORKS)}")
     encoder: str = _setting(_QUICK.encoder, "encoder, by timm's name for it")
     variant: str = _setting(COMPLETE, f"of the decoder, for ablations: {', '.join(VARIANTS)}")
     batch_size: int = _setting(16, "slices for each update, over all processes")
@@ -48,9 +51,15 @@ class TrainConfig:
     image_size: int = _setting(_QUICK.image_size, "pixels along each side of a slice, a multiple of 32")
     slices_per_epoch: int = _setting(0, "training slices drawn in an epoch; 0: all of them")
     learning_rate: float = _setting(_QUICK.learning_rate, "size of AdamW's steps, at its highest")
-    schedule: str = _setting("cosine", "how the learning rate goes: cosine (a short rise, then down to 0) or constant")
+    schedule: str = _setting(
+        "cosine",
+        "how the learning rate goes: cosine (a short rise, then down to 0), constant, or plateau (smaller whenever the "
+        "validation loss stops falling)",
+    )
+    warm_up: float = _setting(0.05, "share of the updates over which the cosine schedule's learning rate rises")
     weight_decay: float = _setting(1e-4, "AdamW's pull of the weights towards 0")
     modalities: tuple[str, ...] = _setting(("flair", "t1ce", "t2"), "MRI modalities that the network sees")
+    neighbours: int = _setting(0, "slices above and below that it sees as well, as further channels")
     regions: tuple[str, ...] = _setting(("whole",), "tumour regions that it predicts")
     planes: tuple[str, ...] = _setting(
         ("axial",), "planes in which the training slices are cut; validated in the first"
@@ -59,9 +68,16 @@ class TrainConfig:
     encoder_weights: str = _setting("", "local file of the encoder's ImageNet weights, in place of the download")
     weights: str = _setting("", "weights file of this course to start the whole network from")
     drop_path: float = _setting(0.1, "share of the encoder's residual branches left out at random")
-    augment: bool = _setting(True, "vary the training slices at random: flips, turns, brightness, noise")
+    dropout: float = _setting(0.0, "share of channels left out at random before each segmentation head")
+    average: float = _setting(
+        0.0, "use a running average of the weights, of which each update keeps this share; 0: the weights themselves"
+    )
+    augment: bool = _setting(True, "vary the training slices at random")
+    variations: tuple[str, ...] = _setting(STANDARD, f"in which ways: {', '.join(VARIATIONS)}")
+    boundary: float = _setting(0.0, "weight of the boundary loss, beside MUTATION")
     freeze_norm: bool = _setting(False, "keep batch normalisation's statistics as they are at the start")
     mixed_precision: str = _setting("no", "no, or 16-bit numbers where they do no harm: fp16 or bf16")
+    patience: int = _setting(0, "stop after so many epochs without a better Dice per patient; 0: never")
     validate_patients: int = _setting(0, "validation patients to score after each epoch; 0: all of them")
     resume: bool = _setting(True, "go on where a run of this name stopped, if there is one")
     mirror: str = _setting("", "folder to copy the run to after each epoch, and to bring it back from when it's gone")
@@ -69,13 +85,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "epochs"):
             self._demand(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("seed", "slices_per_epoch", "validate_patients", "weight_decay"):
+        for name in ("seed", "slices_per_epoch", "validate_patients", "weight_decay", "neighbours", "patience"):
             self._demand(name, getattr(self, name) >= 0, "0 or more")
         self._demand("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
-        self._demand("drop_path", 0 <= self.drop_path < 1, "at least 0 and below 1")
+        self._demand("boundary", 0 <= self.boundary < math.inf, "0 or more")
+        for name in ("drop_path", "dropout", "average", "warm_up"):
+            self._demand(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._demand("network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
         self._demand("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}")
         self._demand("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
         self._demand("mixed_precision", self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS))
+        self._demand("variations", _some_of(self.variations, VARIATIONS), f"one or more of {', '.join(VARIATIONS)}")
         self._demand("modalities", _some_of(self.modalities, MODALITIES), f"one or more of {', '.join(MODALITIES)}")
         self._demand("planes", _some_of(self.planes, PLANES), f"one or more of {', '.join(PLANES)}")
         self._demand("regions", _some_of(self.regions, REGIONS), f"one or more of {', '.join(REGIONS)}")
@@ -85,6 +105,10 @@ class TrainConfig:
             self.image_size > 0 and self.image_size % 32 == 0,
             "a multiple of 32, such as 96 or 224, because the encoder halves the slice five times",
         )
+        if self.network != EMCAD:
+            for name in ("pretrained", "encoder_weights"):
+                self._demand(name, not getattr(self, name), f"left out with --network {self.network}")
+            self._demand("variant", self.variant == COMPLETE, f"left out with --network {self.network}")
         self.check_parts()
 
     def check_parts(self, processes: int = 1) -> None:

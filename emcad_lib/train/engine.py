@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,9 +66,11 @@ def train(config: TrainConfig, show: bool = True) -> Ledger:
             _begin(ledger, run, begun, rows)
 
     for epoch in range(len(rows) + 1, config.epochs + 1):
+        if config.patience and _stale_epochs(rows) >= config.patience:
+            break
         began = time.perf_counter()
         with _bar(run, epoch, show and main) as bar:
-            trained = train_one_epoch(run, epoch, bar)
+            trained = train_one_epoch(run, epoch, bar, [row["val_loss"] for row in rows])
             bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, validating")
             scores = validate(run)
             bar.set_postfix_str(f"loss {trained['train_loss']:.3f}, Dice {scores['dice_patient']:.3f}")
@@ -88,13 +91,16 @@ def train(config: TrainConfig, show: bool = True) -> Ledger:
     return from_main(lambda: ledger)
 
 
-def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, float]:
+def train_one_epoch(
+    run: Run, epoch: int, bar: tqdm | None = None, val_losses: Sequence[float] = ()
+) -> dict[str, float]:
     """Show the network every slice that the sampler draws, and after each batch take one step down the loss.
 
     Args:
         run: the run.
         epoch: its number, from 1.
         bar: a progress bar, moved on by one for each batch.
+        val_losses: of the epochs before, which the schedule may go by.
 
     Returns:
         This epoch's train_loss, updates, samples, seconds, learning_rate and images_per_second.
@@ -116,12 +122,12 @@ def train_one_epoch(run: Run, epoch: int, bar: tqdm | None = None) -> dict[str, 
     losses, samples = 0.0, 0
     began = time.perf_counter()
     for step, (x, y, numbers) in enumerate(run.train_batches):
-        rate = learning_rate_at(config, (epoch - 1) * batches + step, config.epochs * batches)
+        rate = learning_rate_at(config, (epoch - 1) * batches + step, config.epochs * batches, val_losses)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         with advising_on_memory(config, epoch, accelerator.num_processes):
             if config.augment:
-                x, y = augment(x, y, generator)
+                x, y = augment(x, y, generator, config.variations, 2 * config.neighbours + 1)
             loss = take_step(run, x, y)
             if not math.isfinite(loss):
                 with together():  # all processes know: one says it
@@ -148,12 +154,12 @@ def validate(run: Run) -> dict[str, float]:
 
     The slices are scored at the resolution that they are trained at. With several regions, the mean over them.
     """
-    run.model.eval()  # batch normalisation uses what it has learned, drop_path leaves nothing out
-    for buffer in run.network.buffers():  # batch normalisation's averages are each process' own, on processors
+    run.predictor.eval()  # batch normalisation uses what it has learned, drop_path leaves nothing out
+    for buffer in run.predictor.buffers():  # batch normalisation's averages are each process' own, on processors
         broadcast(buffer)
     losses, found, truth = 0.0, [], []
     for x, y, _ in run.val_batches:  # dealt out to the processes, and gathered in order
-        p1, y = run.accelerator.gather_for_metrics((run.network(x)[-1].float(), y))  # (B, R, N, N)
+        p1, y = run.accelerator.gather_for_metrics((run.predictor(x)[-1].float(), y))  # (B, R, N, N)
         if not run.accelerator.is_main_process:
             continue
         losses += segmentation_loss(p1, y).item() * len(p1)
@@ -197,6 +203,12 @@ def _begin(ledger: Ledger, run: Run, begun: bool, rows: list[dict[str, float]]) 
     else:
         ledger.run |= {"parameters": sum(weight.numel() for weight in run.network.parameters()), **environment}
     ledger.begin(rows)
+
+
+def _stale_epochs(rows: Sequence[dict[str, float]]) -> int:
+    """How many epochs have gone by since the best one."""
+    scores = [row["dice_patient"] for row in rows]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def _add_up(rows: list[dict[str, float]], epoch: dict[str, float]) -> dict[str, float]:

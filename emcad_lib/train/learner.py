@@ -7,6 +7,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -14,29 +15,48 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emcad_lib.files import CourseError
-from emcad_lib.model.pvt_emcad import PVTEMCAD, create_model
+from emcad_lib.model.others import create_network
+from emcad_lib.model.pvt_emcad import PVTEMCAD, Network
 from emcad_lib.model.weights import load_encoder, load_weights
 from emcad_lib.train.config import TrainConfig
-from emcad_lib.train.losses import mutation_loss
+from emcad_lib.train.losses import boundary_loss, mutation_loss
 from emcad_lib.train.parts import split_batch
 from emcad_lib.train.processes import several_processors
+
+# What two networks must have in common for one to take over the other's weights.
+_SHAPE = ("network", "encoder", "num_classes", "in_channels", "kernel_sizes", "expansion", "activation", "variant")
 
 
 @dataclass
 class Learner:
-    """A network in training."""
+    """A network in training.
+
+    Attributes:
+        config: its settings.
+        accelerator: device and precision.
+        model: the network, perhaps wrapped by accelerate.
+        optimizer: of its weights.
+        average: with ``--average``, a second network with the running average of the weights.
+    """
 
     config: TrainConfig
     accelerator: Accelerator
-    model: PVTEMCAD
+    model: Network
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
 
     @property
-    def network(self) -> PVTEMCAD:
+    def network(self) -> Network:
         """The network itself, without what accelerate may have wrapped round it."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def predictor(self) -> Network:
+        """What is validated and stored: the network, or the average of its weights."""
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def start_training(self) -> None:
         """Put the network into training mode; with ``--freeze-norm``, all but batch normalisation."""
@@ -72,7 +92,12 @@ def prepare_learner(config: TrainConfig, fresh: bool = True) -> Learner:
         weight_decay=config.weight_decay,
         fused=kind in ("cpu", "cuda"),  # one call for all weights
     )
-    return Learner(config, accelerator, *accelerator.prepare(model, optimizer))
+    average = None
+    if config.average:
+        mix = get_ema_multi_avg_fn(config.average)
+        average = AveragedModel(model, accelerator.device, multi_avg_fn=mix, use_buffers=True)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(config, accelerator, model, optimizer, average)
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
@@ -100,7 +125,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
+def build_model(config: TrainConfig, fresh: bool = True) -> Network:
     """The network that the settings describe: random, or from ImageNet, or from weights of an earlier run.
 
     Args:
@@ -111,24 +136,26 @@ def build_model(config: TrainConfig, fresh: bool = True) -> PVTEMCAD:
         CourseError: for an encoder that can't be built, and for weights that can't be had or don't fit.
     """
     set_seed(config.seed)
-    model = create_model(
-        config.encoder,
+    model = create_network(
+        config.network,
+        encoder=config.encoder,
         num_classes=len(config.regions),
-        in_channels=len(config.modalities),
+        in_channels=len(config.modalities) * (2 * config.neighbours + 1),
         pretrained=fresh and config.pretrained and not config.encoder_weights,
         drop_path=config.drop_path,
         variant=config.variant,
+        dropout=config.dropout,
     )
-    if fresh and config.encoder_weights:
+    if fresh and config.encoder_weights and isinstance(model, PVTEMCAD):
         load_encoder(model, config.encoder_weights)
     if fresh and config.weights:
         _start_from(model, config.weights)
     return model
 
 
-def _start_from(model: PVTEMCAD, path: str | Path) -> None:
+def _start_from(model: Network, path: str | Path) -> None:
     earlier = load_weights(path)
-    for name in ("encoder", "num_classes", "in_channels", "kernel_sizes", "expansion", "activation", "variant"):
+    for name in _SHAPE:
         theirs, ours = getattr(earlier.config, name), getattr(model.config, name)
         if theirs != ours:
             raise CourseError(f"{path}: these weights are for a network with {name} {theirs}, this run has {ours}.")
@@ -149,6 +176,8 @@ def take_step(learner: Learner, x: Tensor, y: Tensor) -> float:
     loss = add_gradients(learner, x, y)
     if math.isfinite(loss):
         learner.optimizer.step()
+        if learner.average is not None:
+            learner.average.update_parameters(learner.network)
     return loss
 
 
@@ -173,7 +202,10 @@ def add_gradients(learner: Learner, x: Tensor, y: Tensor) -> float:
         # Processes exchange their gradients during the last backward pass only.
         with nullcontext() if number == len(parts) else accelerator.no_sync(learner.model):
             maps = learner.model(x[part])  # [p4, p3, p2, p1], each (b, R, N, N)
-            loss = share * mutation_loss(maps, y[part])
+            loss = mutation_loss(maps, y[part])
+            if learner.config.boundary:
+                loss = loss + learner.config.boundary * boundary_loss(maps[-1], y[part])
+            loss = share * loss
             accelerator.backward(loss * count)  # the exchange takes the mean over processes, where the sum is wanted
         total += loss.detach()
     return float(accelerator.reduce(total))

@@ -92,10 +92,10 @@ def prepare_run(config: TrainConfig, fresh: bool = True) -> Run:
     accelerator = learner.accelerator
     cache = Cache(config.cache)
     shape = (config.image_size, config.modalities, config.regions)
-    patients = split_patients(config, cache)
-    train_slices = NumberedSlices(SliceDataset(cache, "train", *shape, patients["train"], config.planes))
+    patients, near = split_patients(config, cache), config.neighbours
+    train_slices = NumberedSlices(SliceDataset(cache, "train", *shape, patients["train"], config.planes, near))
     # One plane is enough to follow the training by, and holds every voxel once.
-    val_slices = NumberedSlices(SliceDataset(cache, "val", *shape, patients["val"], config.planes[:1]))
+    val_slices = NumberedSlices(SliceDataset(cache, "val", *shape, patients["val"], config.planes[:1], near))
     sampler = EpochSampler(len(train_slices), config.slices_per_epoch, config.seed)
     train_batches = DataLoader(
         train_slices,
