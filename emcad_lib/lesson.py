@@ -102,9 +102,13 @@ class Lesson:
         richest = int(y.sum(dim=(1, 2, 3)).argmax())
         return x[richest : richest + 1], y[richest : richest + 1]
 
-    def trained(self) -> PVTEMCAD:
-        """The network with the weights that the course ships, ready to predict. It has seen phantom patients only."""
-        model = load_weights()
+    def trained(self, of: str = "whole") -> PVTEMCAD:
+        """The network with weights that the course ships, ready to predict. It has seen phantom patients only.
+
+        Args:
+            of: what it segments: "whole", the whole tumour, or "regions", all three regions.
+        """
+        model = load_weights(of)
         assert isinstance(model, PVTEMCAD)
         return model
 

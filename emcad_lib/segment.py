@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from emcad_lib.data.brats import Patient, PatientError, find_patient, read_scan, write_segmentation
+from emcad_lib.data.brats import Patient, find_patient, read_scan, write_segmentation
 from emcad_lib.data.labels import region_mask
-from emcad_lib.data.prepare import FlatImage
+from emcad_lib.data.prepare import naming
 from emcad_lib.evaluate.inference import known_regions, segment_scan
 from emcad_lib.evaluate.metrics import dice, volume_cm3
 from emcad_lib.evaluate.refine import REFINED
 from emcad_lib.files import CourseError
-from emcad_lib.model.weights import REFERENCE_WEIGHTS, load_weights
+from emcad_lib.model.weights import load_weights, weights_file
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def segment_patient(
     Args:
         patient_dir: the patient's folder, in any BraTS naming; a segmentation isn't needed.
         out: the file to write, .nii.gz or .nii. One that exists is replaced, once everything has gone well.
-        weights: a file of ``save_weights``; by default the reference weights that the course ships.
+        weights: a file of ``save_weights``, or "whole" or "regions": see ``load_weights``.
         threshold: probability above which a voxel belongs to a region; between 0 and 1.
         show: show a progress bar.
         refine: average with mirrored slices, follow the patient's own brightness, drop crumbs: see ``refine.py``.
@@ -102,12 +102,9 @@ def _segment(
     regions = known_regions(model)
     scan = read_scan(patient)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        settings = REFINED if refine else {}
+    settings = REFINED if refine else {}
+    with naming(patient):
         bits = segment_scan(model, scan, threshold, device=device, show=show, **settings)
-    except FlatImage as error:
-        file, problem = patient.images[error.modality], str(error).rstrip(".")
-        raise PatientError(patient.name, file, problem, "Fetch the patient's files again") from error
     write_segmentation(out, bits, scan, patient.convention)
     seconds = time.perf_counter() - started
 
@@ -117,7 +114,7 @@ def _segment(
         volumes[region] = volume_cm3(mask, scan.spacing)
         if scan.regions is not None:
             scores[region] = dice(mask, region_mask(scan.regions, region))
-    return Segmented(patient.name, out, Path(weights or REFERENCE_WEIGHTS), seconds, volumes, scores)
+    return Segmented(patient.name, out, weights_file(weights), seconds, volumes, scores)
 
 
 def _check_out(out: Path, patient: Patient) -> None:
@@ -142,7 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("patient_dir", metavar="PATIENT_DIR", help="the patient's folder, in any BraTS naming")
     parser.add_argument("--out", required=True, metavar="FILE.nii.gz", help="the segmentation to write or to replace")
-    parser.add_argument("--weights", metavar="FILE", help="weights of this course (default: the reference weights)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of this course: a file, or whole (the default) or regions, which "
+        "come with the course"
+    )  # fmt: skip
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="probability above which a voxel is tumour (default: 0.5)"
     )

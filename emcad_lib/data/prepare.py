@@ -6,6 +6,8 @@ standard deviations from its own mean over the brain. Built step by step in note
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import overload
 
@@ -14,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emcad_lib.data.scan import MODALITIES, Scan
+from emcad_lib.data.nifti import PatientError
+from emcad_lib.data.scan import MODALITIES, Patient, Scan
 from emcad_lib.files import CourseError
 
 CLIP = 5.0  # z-scores end here: what is further out is an artefact or a vessel, and would only cost resolution
@@ -41,6 +44,20 @@ class FlatImage(CourseError):
 
     def __str__(self) -> str:
         return f"The {self.modality} image has the same value everywhere in the brain."
+
+
+@contextmanager
+def naming(patient: Patient) -> Iterator[None]:
+    """Let an image without contrast be named by patient and file.
+
+    Raises:
+        PatientError: in place of a `FlatImage` that comes from the block.
+    """
+    try:
+        yield
+    except FlatImage as error:
+        file, problem = patient.images[error.modality], str(error).rstrip(".")
+        raise PatientError(patient.name, file, problem, "Fetch the file again, or leave the patient out") from error
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from emcad_lib.data.brats import find_patients
 from emcad_lib.data.cache import ARRAYS, CACHE_VERSION, MANIFEST, RECORD, Record, open_array, patient_folder
 from emcad_lib.data.cluster import run_jobs
 from emcad_lib.data.nifti import PatientError
-from emcad_lib.data.prepare import FlatImage, Prepared, dequantise, normalise, prepare_patient, quantise
+from emcad_lib.data.prepare import Prepared, dequantise, naming, normalise, prepare_patient, quantise
 from emcad_lib.data.scan import MODALITIES, Patient, Scan, read_scan
 from emcad_lib.data.split import split_patients
 from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing, sha256, write_json
@@ -131,12 +131,10 @@ def _prepare(patient: Patient, cache_dir: Path) -> tuple[str, Record | PatientEr
         stamps, hashes = _stamps(patient), _hashes(patient)
         scan = read_scan(patient)
         _check_pixels(patient, scan)
-        prepared = prepare_patient(scan)
+        with naming(patient):
+            prepared = prepare_patient(scan)
     except PatientError as error:
         return patient.name, error
-    except FlatImage as error:
-        file, problem = patient.images[error.modality], str(error).rstrip(".")
-        return patient.name, PatientError(patient.name, file, problem, "Leave the patient out")
     except OSError as error:
         problem = f"it can't be read ({error.strerror})"
         file = error.filename or patient.images[MODALITIES[0]]

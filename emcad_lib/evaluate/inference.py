@@ -212,14 +212,8 @@ def segment_scan(
         raise CourseError(f"The threshold is a probability between 0 and 1, not {threshold:g}.")
     regions = known_regions(model) if regions is None else names(model, "regions", regions, REGIONS)
     prepared = prepare_patient(scan)
-    shared: dict[str, Any] = {
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "device": device,
-        "flip": flip,
-        "show": show,
-    }
-    shared |= {"modalities": modalities, "adapt": adapt}
+    shared: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "device": device, "flip": flip}
+    shared |= {"show": show, "modalities": modalities, "adapt": adapt}
     probabilities = predict_planes(model, prepared.images, scan.spacing, planes, every, **shared)
     if probabilities.shape[1] != len(regions):
         raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")

@@ -148,6 +148,29 @@ def hd95(prediction: Mask, target: Mask, spacing: Sequence[float] = (1.0, 1.0, 1
     return float(distance)
 
 
+def sensitivity(prediction: Mask, target: Mask) -> float:
+    """Of the true tumour, the share that was found; NaN where there is no tumour.
+
+    Raises:
+        ValueError: as in :func:`dice`.
+    """
+    prediction, target = _pair(prediction, target)
+    return _share(prediction & target, target)
+
+
+def specificity(prediction: Mask, target: Mask) -> float:
+    """Of all that is no tumour, the share that was left alone; NaN where everything is tumour.
+
+    It counts the air round the head as well, as BraTS does, and so it's near 1 for whatever a network does: 1% of a
+    BraTS volume is as much as a whole tumour.
+
+    Raises:
+        ValueError: as in :func:`dice`.
+    """
+    prediction, target = _pair(prediction, target)
+    return _share(~prediction & ~target, ~target)
+
+
 def volume_cm3(mask: Mask, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> float:
     """Volume of a mask (I, J, K) in cubic centimetres, where ``spacing`` is millimetres between voxels along each axis.
 
@@ -170,6 +193,10 @@ def _score(counts: NDArray[np.int64], both_empty: float, false_positive: float) 
     scores = 2 * overlap / np.maximum(found + tumour, 1)
     without = np.where(found == 0, both_empty, false_positive)
     return np.where(tumour == 0, without, scores)
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    return float(part.sum() / whole.sum()) if whole.any() else float("nan")
 
 
 def _pair(prediction: Mask, target: Mask) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -23,7 +23,10 @@ from emcad_lib.files import CourseError, replacing
 from emcad_lib.model.others import create_network
 from emcad_lib.model.pvt_emcad import PVTEMCAD, Network
 
-REFERENCE_WEIGHTS = Path(__file__).parents[1] / "weights" / "pvt_emcad_b0.safetensors"
+_SHIPPED = Path(__file__).parents[1] / "weights"
+REFERENCE_WEIGHTS = _SHIPPED / "pvt_emcad_b0.safetensors"
+REGION_WEIGHTS = _SHIPPED / "pvt_emcad_b0_regions.safetensors"
+SHIPPED = {"whole": REFERENCE_WEIGHTS, "regions": REGION_WEIGHTS}  # by what they segment
 
 # Published names and ours, as beginnings of keys. Stage 4 is the coarsest, 1 the finest.
 OFFICIAL_TO_COURSE = {
@@ -78,12 +81,13 @@ def load_weights(path: str | Path | None = None) -> Network:
     """Build the network that a weights file describes, ready to predict (in evaluation mode).
 
     Args:
-        path: a file of `save_weights`. None: the reference weights that the course ships.
+        path: a file of `save_weights`, or the name of weights that the course ships: "whole" for the whole tumour,
+            which is the default, "regions" for whole tumour, core and enhancing tumour.
 
     Raises:
         CourseError: when the file is missing, is not such a file, or does not fit the network that it describes.
     """
-    path = Path(REFERENCE_WEIGHTS if path is None else path)
+    path = weights_file(path)
     metadata, state = _read_safetensors(path)
     try:
         config = json.loads(metadata["config"])
@@ -98,6 +102,11 @@ def load_weights(path: str | Path | None = None) -> Network:
     model.load_state_dict(state)
     model.metadata = {key: value for key, value in metadata.items() if key != "config"}
     return model.eval()
+
+
+def weights_file(path: str | Path | None = None) -> Path:
+    """The file of weights that a path, or the name of shipped ones, stands for: see `load_weights`."""
+    return SHIPPED.get(str(path or "whole"), Path(path or ""))
 
 
 def load_official(model: PVTEMCAD, state_dict: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,149 @@
+"""The command that measures many patients: every label convention, going on, and what can be wrong."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from emcad_lib import create_model, save_weights
+from emcad_lib.data.brats import find_patients, read_scan, write_segmentation
+from emcad_lib.evaluate import __main__ as module
+from emcad_lib.evaluate.__main__ import COLUMNS, main
+from emcad_lib.segment import segment_patient
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A network of three regions that marks all of the brain as whole tumour, and none of it as the others."""
+    torch.manual_seed(0)
+    model = create_model(num_classes=3)
+    torch.nn.init.zeros_(model.heads[-1].weight)
+    model.heads[-1].bias.data = torch.tensor([9.0, -9.0, -9.0])
+    known = {"modalities": ["flair", "t1ce", "t2"], "image_size": 32, "regions": ["whole", "core", "enhancing"]}
+    save_weights(model, tmp_path / "w.safetensors", **{key: json.dumps(value) for key, value in known.items()})
+    return tmp_path / "w.safetensors"
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def read(path):
+    return pd.read_csv(path).set_index(["patient", "region"])
+
+
+@pytest.mark.parametrize("naming", ["2018", "2021", "2023", "kaggle", "decathlon"])
+def test_in_every_convention_the_same_patients_measure_the_same(naming, tiny_patients, tmp_path, weights):
+    tiny_patients(tmp_path / "patients", patients=2, naming=naming)
+    tiny_patients(tmp_path / "2020", patients=2)
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--weights", weights) == 0
+    assert run(tmp_path / "2020", "--out", tmp_path / "2020.csv", "--weights", weights) == 0
+
+    table, same = pd.read_csv(tmp_path / "t.csv"), pd.read_csv(tmp_path / "2020.csv")
+    assert table["region"].tolist() == ["whole", "core", "enhancing"] * 2
+    pd.testing.assert_frame_equal(table.drop(columns="patient"), same.drop(columns="patient"))
+    whole = table.iloc[0]
+    assert 0 < whole["dice"] < 0.5 < whole["sensitivity"] == 1
+    assert table.iloc[1]["dice"] == 0
+
+
+@pytest.mark.parametrize("naming", ["2020", "2023", "decathlon"])
+def test_the_true_segmentations_as_predictions_are_perfect_in_every_convention(naming, tiny_patients, tmp_path):
+    tiny_patients(tmp_path / "patients", patients=2, naming=naming)
+    patients, _ = find_patients(tmp_path / "patients", need_segmentation=True)
+    for patient, ending in zip(patients, (".nii.gz", "_seg.nii"), strict=True):
+        scan = read_scan(patient)
+        (tmp_path / "found").mkdir(exist_ok=True)
+        write_segmentation(tmp_path / "found" / f"{patient.name}{ending}", scan.regions, scan, patient.convention)
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--predictions", tmp_path / "found") == 0
+
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert len(table) == 6
+    assert (table[["dice", "sensitivity", "specificity"]] == 1).all(axis=None)
+    assert (table[["hd95_mm", "error_cm3"]] == 0).all(axis=None)
+
+
+def test_what_segment_has_written_measures_as_the_network_itself(tiny_patients, tmp_path, weights):
+    (folder,) = tiny_patients(tmp_path / "patients", patients=1)
+    (tmp_path / "found").mkdir()
+    segment_patient(folder, tmp_path / "found" / f"{folder.name}.nii.gz", weights)
+
+    run(tmp_path / "patients", "--out", tmp_path / "files.csv", "--predictions", tmp_path / "found")
+    run(tmp_path / "patients", "--out", tmp_path / "network.csv", "--weights", weights)
+
+    files, network = (pd.read_csv(tmp_path / name).drop(columns="by") for name in ("files.csv", "network.csv"))
+    pd.testing.assert_frame_equal(files, network)
+
+
+def test_a_call_that_was_interrupted_goes_on_and_other_weights_start_anew(
+    tiny_patients, tmp_path, weights, monkeypatch
+):
+    tiny_patients(tmp_path / "patients", patients=3)
+    line = (tmp_path / "patients", "--out", tmp_path / "t.csv", "--weights", weights)
+    calls, segment = [], module.segment_scan
+
+    def once(model, scan, **settings):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(scan)
+        return segment(model, scan, **settings)
+
+    monkeypatch.setattr(module, "segment_scan", once)
+    with pytest.raises(KeyboardInterrupt):
+        run(*line)
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 2 * 3
+
+    calls.clear()
+    assert run(*line) == 0
+    assert len(calls) == 1
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert len(table) == 3 * 3
+    assert table.columns.tolist() == COLUMNS
+
+    calls[:] = [None]
+    with pytest.raises(KeyboardInterrupt):
+        run(*line, "--no-refine")
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 3
+    assert read(tmp_path / "t.csv")["by"].str.endswith("plainly").all()
+
+
+def test_a_patient_with_a_fault_is_named_and_the_others_are_measured(tiny_patients, tmp_path, weights, capsys):
+    first, second = tiny_patients(tmp_path / "patients", patients=2)
+    next(first.glob("*t1ce*")).write_bytes(b"")
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--weights", weights) == 0
+
+    said = capsys.readouterr()
+    assert f"Left out: Patient {first.name}" in said.err
+    assert set(pd.read_csv(tmp_path / "t.csv")["patient"]) == {second.name}
+    assert "Patients: 1." in said.out
+
+
+def test_a_missing_prediction_is_named_with_the_name_it_should_have(tiny_patients, tmp_path, capsys):
+    (folder,) = tiny_patients(tmp_path / "patients", patients=1)
+    (tmp_path / "found").mkdir()
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--predictions", tmp_path / "found") == 1
+
+    assert f"{folder.name}.nii.gz: this prediction is missing" in capsys.readouterr().err
+
+
+def test_a_table_of_somebody_elses_is_not_overwritten(tiny_patients, tmp_path, weights, capsys):
+    tiny_patients(tmp_path / "patients", patients=1)
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "mine.csv", "--weights", weights) == 1
+
+    assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
+    assert "another table" in capsys.readouterr().err
+
+
+def test_only_the_first_few_patients_can_be_asked_for(tiny_patients, tmp_path, weights):
+    tiny_patients(tmp_path / "patients", patients=3)
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--weights", weights, "--limit", "2") == 0
+
+    assert pd.read_csv(tmp_path / "t.csv")["patient"].nunique() == 2
