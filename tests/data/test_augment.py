@@ -213,3 +213,54 @@ def test_noise_has_no_bias_and_up_to_a_fifth_of_a_deviation():
     assert strength.max() < 0.21
     assert strength.min() < 0.02
     assert strength.mean().item() == pytest.approx(0.1, rel=0.15)
+
+
+def test_bending_moves_masks_with_their_pictures_smoothly_and_differently_in_each_slice():
+    places = torch.arange(64.0).expand(2, 2, 64, 64).clone()  # each pixel says how far to the right it is
+    places[:, 1] = places[:, 1].mT.clone()  # or how far down
+    square = torch.zeros(2, 1, 64, 64)
+    square[..., 20:44, 20:44] = 1
+
+    x, y = module.elastic(places, square, seeded(3))
+
+    bend = (x - places)[..., 8:-8, 8:-8]
+    assert 0.5 < bend.abs().mean() < 4
+    assert bend.diff(dim=-1).abs().max() < 1  # no folds
+    assert largest_difference(bend[0], bend[1]) > 1
+    inside = (x[:, :1] > 19.5) & (x[:, :1] < 43.5) & (x[:, 1:] > 19.5) & (x[:, 1:] < 43.5)
+    assert (inside.float() != y).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("name", module.VARIATIONS)
+def test_each_variation_can_be_chosen_alone_and_is_what_the_function_of_its_name_does(name):
+    x, y = batch()
+
+    given = augment(x, y, seeded(4), (name,))
+
+    step = getattr(module, name)
+    expected = step(x, y, seeded(4)) if name in ("flip", "move", "elastic") else (step(x, seeded(4)), y)
+    brain = expected[0] != 0 if name in ("flip", "move", "elastic") else x != 0
+    assert torch.equal(given[0], torch.where(brain, expected[0], 0.0))
+    assert torch.equal(given[1], expected[1])
+    assert largest_difference(given[0], x) > 0.01
+
+
+def test_elastic_is_not_among_the_standard_variations_and_does_not_change_what_they_draw():
+    x, y = batch()
+
+    assert "elastic" not in module.STANDARD
+    assert torch.equal(augment(x, y, seeded(1))[0], augment(x, y, seeded(1), module.STANDARD)[0])
+
+
+@pytest.mark.parametrize("name", ["tone", "contrast", "shade"])
+def test_a_modalitys_greys_change_alike_in_neighbouring_slices(name):
+    one, y = batch(slices=3, channels=2)
+    three = one.repeat(1, 3, 1, 1)
+
+    varied, _ = augment(three, y, seeded(1), (name,), slices=3)
+
+    below, itself, above = varied.chunk(3, dim=1)
+    assert torch.equal(below, itself)
+    assert torch.equal(itself, above)
+    assert torch.equal(itself, augment(one, y, seeded(1), (name,))[0])
+    assert largest_difference(itself[:, 0], itself[:, 1]) > 0.01

@@ -364,3 +364,31 @@ def test_planes_need_voxels_of_a_millimetre(tiny_cache):
     assert len(SliceDataset(cache, "train", 32, patients=[name])) > 0
     with pytest.raises(CourseError, match=rf"{name}: coronal slices have pixels of 5.00 x 1.00 mm"):
         SliceDataset(cache, "train", 32, patients=[name], planes=("axial", "coronal"))
+
+
+@pytest.mark.parametrize("neighbours", [1, 2])
+def test_neighbours_come_from_below_to_above_and_at_the_ends_the_last_slice_again(cache, neighbours):
+    single = SliceDataset(cache, "train", 96, patients=["A", "C"])
+    stacked = SliceDataset(cache, "train", 96, patients=["A", "C"], neighbours=neighbours)
+    x, y = single.__getitems__(range(7))
+    ends = [(0, 2)] * 3 + [(3, 6)] * 4  # first and last slice of each one's patient
+
+    stacks, same_y = stacked.__getitems__(range(7))
+
+    assert stacks.shape == (7, 3 * (2 * neighbours + 1), 96, 96)
+    assert torch.equal(same_y, y)
+    for number, (first, last) in enumerate(ends):
+        for place, step in enumerate(range(-neighbours, neighbours + 1)):
+            expected = x[min(max(number + step, first), last)]
+            assert torch.equal(stacks[number, 3 * place : 3 * place + 3], expected)
+
+
+def test_neighbours_in_another_plane_are_those_of_that_plane(tiny_cache):
+    cache = Cache(tiny_cache)
+    patients = cache.names("train")[:1]
+    stacked = SliceDataset(cache, "train", 32, patients=patients, planes=("sagittal",), neighbours=1)
+    single = SliceDataset(cache, "train", 32, patients=patients, planes=("sagittal",))
+
+    x, _ = stacked[10]
+
+    assert torch.equal(x, torch.cat([single[number][0] for number in (9, 10, 11)]))

@@ -13,7 +13,7 @@ from torch import nn
 
 from emcad_lib import create_model, load_weights
 from emcad_lib.data.brats import MODALITIES, find_patient, read_scan
-from emcad_lib.data.planes import PLANES
+from emcad_lib.data.planes import PLANES, recut
 from emcad_lib.data.prepare import STEP
 from emcad_lib.data.preprocess import dequantise, normalise, quantise
 from emcad_lib.data.slices import Cache, SliceDataset, fit_canvas
@@ -514,3 +514,52 @@ def test_a_crumb_of_the_whole_tumour_is_none_of_its_core_either(scan):
 
     assert (with_crumbs == 3).any()
     assert set(np.unique(without)) == {0, 1}
+
+
+# Networks that see neighbouring slices
+
+
+def upper(**metadata):
+    """Sees a slice in FLAIR, the one below and the one above, and answers with the one above."""
+    known = {"modalities": json.dumps(["flair"]), "neighbours": "1"}
+    return Stub(lambda x: x[:, 2:3], **{**known, **metadata})
+
+
+def test_a_network_of_neighbouring_slices_is_shown_them_as_in_training(tiny_cache):
+    cache = Cache(tiny_cache)
+    name = cache.names("test")[0]
+    dataset = SliceDataset(cache, "test", 192, ("flair",), patients=[name], neighbours=1)
+    model = upper()
+
+    predict(model, cache.images(name), batch_size=5)
+
+    torch.testing.assert_close(torch.cat(model.seen), dataset.__getitems__(range(len(dataset)))[0])
+
+
+def test_only_some_slices_are_predicted_from_their_true_neighbours():
+    images = np.random.default_rng(0).normal(size=(9, 4, 192, 192)).astype(np.float32)
+
+    found = predict(upper(), images, only=np.array([0, 3, 8]))
+
+    np.testing.assert_allclose(found[:, 0], sigmoid(images[[1, 4, 8], 0]), rtol=1e-5)
+
+
+def test_every_third_slice_of_a_plane_has_its_neighbours_and_not_the_next_that_is_looked_at():
+    images = np.random.default_rng(0).normal(size=(7, 4, 192, 192)).astype(np.float32)
+    model = upper(planes=json.dumps(["axial", "coronal"]))
+
+    predict_planes(model, images, every=3)
+
+    axial, coronal = len(images), torch.cat(model.seen)[len(images) :]
+    slices = fit_canvas(recut(images, "coronal")[:, 0], 192)
+    assert axial + len(coronal) == 7 + len([*range(0, 191, 3), 191])
+    torch.testing.assert_close(coronal[1], torch.from_numpy(slices[[2, 3, 4]]))
+    torch.testing.assert_close(coronal[-1], torch.from_numpy(slices[[190, 191, 191]]))
+
+
+def test_weights_with_neighbours_that_do_not_fit_their_channels_are_refused():
+    model = create_model(in_channels=3)
+    model.metadata = {**METADATA, "modalities": json.dumps(["flair", "t1ce", "t2"]), "neighbours": "1"}
+
+    with pytest.raises(CourseError, match="takes 3 channels"):
+        predict(model, np.zeros((2, 4, 32, 32), dtype=np.float32))

@@ -25,7 +25,8 @@ def test_every_setting_can_be_given_on_the_command_line():
         --learning-rate 1e-4 --schedule constant --weight-decay 0.01 --modalities flair t2 --regions whole core
         --planes axial coronal --pretrained --encoder-weights b2.pth --weights old.safetensors --drop-path 0.2
         --no-augment --mixed-precision bf16 --validate-patients 7 --no-resume --accumulate 5 --freeze-norm
-        --mirror drive/runs"""
+        --mirror drive/runs --network emcad --warm-up 0.1 --neighbours 2 --dropout 0.3 --average 0.9
+        --variations flip elastic --boundary 5 --patience 4"""
 
     given = parse_arguments(NEEDED + line.split())
 
@@ -54,6 +55,14 @@ def test_every_setting_can_be_given_on_the_command_line():
         "accumulate": 5,
         "freeze_norm": True,
         "mirror": "drive/runs",
+        "network": "emcad",
+        "warm_up": 0.1,
+        "neighbours": 2,
+        "dropout": 0.3,
+        "average": 0.9,
+        "variations": ("flip", "elastic"),
+        "boundary": 5.0,
+        "patience": 4,
     }
     assert given == config(**expected)
     assert expected.keys() | {"cache", "runs", "name"} == {setting.name for setting in dataclasses.fields(TrainConfig)}
@@ -78,7 +87,15 @@ def test_the_defaults_are_those_of_the_quick_profile():
         ("learning_rate", float("nan"), "above 0"),
         ("drop_path", 1.0, "below 1"),
         ("image_size", 100, "multiple of 32"),
-        ("schedule", "stairs", "cosine or constant"),
+        ("schedule", "stairs", "cosine or constant or plateau"),
+        ("network", "vnet", "attention_unet"),
+        ("warm_up", 1.0, "below 1"),
+        ("dropout", -0.1, "at least 0"),
+        ("average", 1.0, "below 1"),
+        ("neighbours", -1, "0 or more"),
+        ("patience", -1, "0 or more"),
+        ("boundary", float("inf"), "0 or more"),
+        ("variations", ("flip", "fog"), "elastic"),
         ("variant", "no-encoder", "no-cab, no-sab"),
         ("mixed_precision", "fp8", "bf16"),
         ("modalities", ("flair", "pet"), "t1ce"),
@@ -132,3 +149,13 @@ def test_the_settings_for_the_ledger_hold_no_path():
     assert kept["regions"] == ["whole"]  # as JSON gives it back
     assert not {"runs", "resume", "mirror"} & kept.keys()
     assert "/home" not in str(kept)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"pretrained": True}, {"encoder_weights": "b0.pth"}, {"variant": "no-sab"}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_only_emcad_has_is_refused_for_other_networks(settings):
+    with pytest.raises(CourseError, match="left out with --network unet"):
+        config(network="unet", **settings)

@@ -20,16 +20,18 @@ from emcad_lib.data.slices import Cache, EpochSampler, SliceDataset
 from emcad_lib.evaluate.metrics import dice_by_definition
 from emcad_lib.files import CourseError, read_json, write_json
 from emcad_lib.model.weights import load_weights, save_weights
+from emcad_lib.segment import segment_patient
 from emcad_lib.train import checkpoint, engine, learner
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train, train_one_epoch, validate
 from emcad_lib.train.learner import build_model
 from emcad_lib.train.ledger import HISTORY, read_ledger
-from emcad_lib.train.losses import segmentation_loss
+from emcad_lib.train.losses import boundary_loss, segmentation_loss
 from emcad_lib.train.run import prepare_run
 from emcad_lib.train.schedule import learning_rate_at
 
 TIMES = ["seconds", "images_per_second"]
+DICES = [column for column in HISTORY if column.startswith("dice_")]
 
 
 @pytest.fixture
@@ -233,6 +235,130 @@ def test_the_cosine_schedule_rises_for_a_twentieth_and_falls_to_nothing(config):
     assert learning_rate_at(cosine, 62, 118) == pytest.approx(0.25)  # 6 to rise, then half of the 112 that are left
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert 0 < rates[-1] < 0.001
+
+
+def test_the_warm_up_can_be_longer_or_left_out(config):
+    rates = {share: learning_rate_at(replace(config, warm_up=share), 0, 100) for share in (0.0, 0.05, 0.5)}
+
+    assert [rates[share] / config.learning_rate for share in (0.0, 0.05, 0.5)] == pytest.approx([1, 0.2, 0.02])
+
+
+def test_on_a_plateau_of_two_epochs_the_rate_falls_and_a_better_loss_keeps_it(config):
+    plateau = replace(config, schedule="plateau", learning_rate=1.0)
+
+    def rate(*losses):
+        return learning_rate_at(plateau, 0, 100, losses)
+
+    assert rate() == rate(3.0) == rate(3.0, 2.0, 1.0) == rate(3.0, 3.1, 2.0, 2.1) == 1
+    assert rate(3.0, 3.1, 3.2) == pytest.approx(0.3)
+    assert rate(3.0, 3.1, 3.2, 3.3, 3.4) == pytest.approx(0.09)
+
+
+def test_a_run_on_a_plateau_lowers_its_rate_also_when_it_is_resumed(config, monkeypatch):
+    plateau = replace(config, schedule="plateau", epochs=4, slices_per_epoch=4)
+    monkeypatch.setattr(engine, "validate", lambda run: {"val_loss": 1.0} | dict.fromkeys(DICES, 0.5))
+
+    train(replace(plateau, epochs=3), show=False)
+    resumed = train(plateau, show=False)
+
+    assert resumed.history["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 1e-3, 3e-4])
+
+
+# Stopping early, averaging, and other things beyond the published training
+
+
+@pytest.mark.parametrize("stops", [[3], [1, 3], [2, 3]])
+def test_a_run_that_does_not_get_better_stops_after_its_patience_and_stays_stopped(config, monkeypatch, stops):
+    scores = [0.2, 0.4, 0.3, 0.4, 0.1, 0.9]
+    patient = replace(config, patience=2, slices_per_epoch=4, epochs=6)
+    done = []
+
+    def validated(run):
+        done.append(1)
+        return {"val_loss": 1.0} | dict.fromkeys(DICES, scores[len(done) - 1])
+
+    monkeypatch.setattr(engine, "validate", validated)
+    for epochs in stops:  # interrupted before
+        train(replace(patient, epochs=epochs), show=False)
+
+    ledger = train(patient, show=False)
+
+    assert len(ledger.rows) == 4
+    assert ledger.finished
+    assert len(train(replace(patient, epochs=9), show=False).rows) == 4
+    assert len(done) == 4
+
+
+def test_averaged_weights_are_the_running_average_and_are_what_is_validated_and_stored(config):
+    averaged = replace(config, average=0.5, epochs=1, slices_per_epoch=12, drop_path=0.0)
+    run = prepare_run(averaged)
+    passed = []
+    step = run.optimizer.step
+    run.optimizer.step = lambda: (step(), passed.append(run.network.heads[3].weight.detach().clone()))
+
+    train_one_epoch(run, 1)
+
+    first, second, third = passed
+    expected = 0.5 * (0.5 * first + 0.5 * second) + 0.5 * third
+    torch.testing.assert_close(run.predictor.heads[3].weight, expected)
+    assert not torch.equal(run.network.heads[3].weight, expected)
+    scores = validate(run)
+    checkpoint.save_checkpoint(run, "last.safetensors", {"epoch": 1, "dice_patient": 0.0})
+    stored = load_weights(averaged.folder / "last.safetensors")
+    torch.testing.assert_close(stored.heads[3].weight, expected)
+    run.average = None
+    assert validate(run)["val_loss"] != scores["val_loss"]
+
+
+def test_a_run_with_averaged_weights_and_neighbours_goes_on_to_the_same_history(config, monkeypatch):
+    settings = {"average": 0.6, "neighbours": 1, "dropout": 0.2, "boundary": 1.0, "epochs": 3}
+    expected = train(replace(config, name="whole", **settings), show=False)
+    kill_at(monkeypatch, engine, "train_one_epoch", 3)
+    with pytest.raises(Killed):
+        train(replace(config, **settings), show=False)
+    monkeypatch.undo()
+
+    resumed = train(replace(config, **settings), show=False)
+
+    assert_same_history(resumed, expected)
+    for name in ("best.safetensors", "last.safetensors"):
+        one, other = (load_weights(ledger.folder / name).state_dict() for ledger in (resumed, expected))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_chosen_variations_are_those_that_are_used(config, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine, "augment", lambda x, y, generator, *how: (asked.append(how), (x, y))[1])
+
+    train_one_epoch(prepare_run(replace(config, variations=("flip", "elastic"), neighbours=1)), 1)
+
+    assert set(asked) == {(("flip", "elastic"), 3)}
+
+
+@pytest.mark.parametrize("network", ["unet", "attention_unet", "smp_unet"])
+def test_other_networks_train_by_the_same_loop_and_segment_by_the_same_command(
+    network, config, tiny_patients, tmp_path
+):
+    ledger = train(replace(config, network=network, epochs=1, regions=("whole", "core")), show=False)
+    (patient,) = tiny_patients(tmp_path / "patients", patients=1)
+
+    written = segment_patient(patient, tmp_path / "out.nii.gz", ledger.folder / "last.safetensors", refine=False)
+
+    assert written.exists()
+    assert load_weights(ledger.folder / "best.safetensors").config.network == network
+
+
+def test_the_boundary_loss_is_added_with_its_weight(config):
+    run = prepare_run(replace(config, drop_path=0.0, augment=False))
+    x, y, _ = next(iter(run.train_batches))
+    run.start_training()
+    run.network.eval()  # else batch normalisation moves between the two
+    plain = learner.add_gradients(run, x, y)
+    run.config = replace(run.config, boundary=20.0)
+
+    with_boundary = learner.add_gradients(run, x, y)
+
+    assert with_boundary - plain == pytest.approx(20 * boundary_loss(run.network(x)[-1], y).item(), rel=1e-4)
 
 
 def test_the_optimiser_uses_the_scheduled_rate(config):

@@ -6,7 +6,14 @@ from itertools import combinations
 import pytest
 import torch
 
-from emcad_lib.train.losses import dice_loss, mutation_loss, segmentation_loss, subsets
+from emcad_lib.train.losses import (
+    boundary_loss,
+    dice_loss,
+    mutation_loss,
+    segmentation_loss,
+    signed_distance,
+    subsets,
+)
 
 
 def plain_dice_loss(logits, target):
@@ -190,3 +197,56 @@ def test_a_map_that_is_no_number_makes_the_loss_none():
     maps[2][..., 1, 1] = math.nan
 
     assert math.isnan(mutation_loss(maps, torch.zeros(1, 1, 4, 4)).item())
+
+
+def brute_distance(mask):
+    """Of each pixel to the nearest pixel on the other side of the border, looking at every pair."""
+    side = len(mask)
+    inside = [(i, j) for i in range(side) for j in range(side) if mask[i, j]]
+    outside = [(i, j) for i in range(side) for j in range(side) if not mask[i, j]]
+
+    def nearest(place, others):
+        return min(math.dist(place, other) for other in others)
+
+    return [
+        [-(nearest((i, j), outside) - 1) if mask[i, j] else nearest((i, j), inside) for j in range(side)]
+        for i in range(side)
+    ]
+
+
+def test_the_signed_distance_is_that_of_looking_at_every_pair_of_pixels():
+    mask = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0)) < 0.4
+    mask[0, 0] = False
+    mask[1, 2, 2:7, 2:7] = True
+
+    found = signed_distance(mask.float())
+
+    assert not found[0, 0].any()
+    for place in ((0, 1), (0, 2), (1, 0), (1, 1), (1, 2)):
+        torch.testing.assert_close(found[place], torch.tensor(brute_distance(mask[place])) / 9)
+
+
+def test_the_boundary_loss_is_worse_the_farther_away_a_pixel_is_wrong_and_lowest_for_the_truth():
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 4:8, 4:8] = 1
+
+    def loss(marked):
+        return boundary_loss(40 * (marked - 0.5), target).item()
+
+    near, far = target.clone(), target.clone()
+    near[..., 8, 5], far[..., 14, 5] = 1, 1
+
+    assert loss(target) < loss(near) < loss(far)
+    assert loss(far) - loss(target) == pytest.approx(7 / 16 / 256, rel=1e-4)
+    assert loss(target) < loss(torch.zeros_like(target)) == pytest.approx(0, abs=1e-6)
+
+
+def test_slices_without_tumour_do_not_count_in_the_boundary_loss_and_its_slope_is_the_distance():
+    target = torch.zeros(2, 1, 8, 8)
+    target[0, 0, 3, 3] = 1
+    logits = torch.zeros(2, 1, 8, 8, requires_grad=True)
+
+    boundary_loss(logits, target).backward()
+
+    assert not logits.grad[1].any()
+    torch.testing.assert_close(logits.grad, signed_distance(target) / 4 / target.numel())
