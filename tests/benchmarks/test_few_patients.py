@@ -1,0 +1,72 @@
+"""Training on few patients: who is trained on, who never is, and what is scored."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from emcad_lib.data.cache import Cache
+from emcad_lib.train.ledger import read_ledger
+
+
+@pytest.fixture
+def few(script, monkeypatch, tmp_path):
+    few = script("few_patients")
+    monkeypatch.setattr(few, "QUICK", replace(few.QUICK, image_size=32))
+    monkeypatch.setattr(few, "EPOCHS", 1)
+    monkeypatch.setattr(few, "SLICES", 6)
+    monkeypatch.setattr(few, "TABLE", tmp_path / "few.csv")
+    return few
+
+
+def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, tmp_path, monkeypatch):
+    tiny_patients(tmp_path / "patients", patients=3)
+    line = [str(tmp_path / "patients"), "--work", str(tmp_path / "work"), "--record"]
+
+    assert few.main(line) == 0
+
+    table = pd.read_csv(few.TABLE)
+    assert len(table) == 3 * (1 + 2 * 2)  # of three patients, one or two can be trained on
+    assert table["dice"].between(0, 1).all()
+    for held_out, count in table.loc[table["patients"] > 0, ["held_out", "patients"]].itertuples(index=False):
+        runs = [read_ledger(tmp_path / "work" / "runs" / f"{held_out}-{count}-{start}-seed0") for start in few.STARTS]
+        for ledger in runs:
+            assert ledger.run["data"]["val"] == [held_out]
+            assert len(ledger.run["data"]["train"]) == count
+            assert held_out not in ledger.run["data"]["train"]
+        scratch, phantom = runs
+        assert scratch.run["data"] == phantom.run["data"]
+        assert scratch.history["samples"].iloc[-1] == phantom.history["samples"].iloc[-1]
+        assert phantom.config["weights"] == "pvt_emcad_b0.safetensors"
+    monkeypatch.setattr("emcad_lib.train.engine.train_one_epoch", None)
+    assert few.main(line) == 0
+
+
+def test_the_patients_of_a_small_training_are_among_those_of_a_larger_one(few):
+    names = [f"P{number}" for number in range(10)]
+
+    for held_out in names:
+        chosen = [few.others(names, held_out, count, seed=0) for count in few.COUNTS]
+        assert [len(set(some)) for some in chosen] == [1, 2, 4, 8]
+        assert all(set(less) < set(more) for less, more in zip(chosen, chosen[1:], strict=False))
+        assert held_out not in chosen[-1]
+    assert few.others(names, "P3", 4, 0) != few.others(names, "P3", 4, 1)
+
+
+def test_a_part_of_a_cache_is_its_patients_and_the_arrays_are_not_copied(few, tiny_cache, tmp_path):
+    cache = Cache(tiny_cache)
+    first, second, third = cache.names()[:3]
+
+    part = Cache(few.part_of(cache, [first, second], third, tmp_path / "part"))
+
+    assert (part.names("train"), part.names("val"), part.names("test")) == ([first, second], [third], [])
+    assert (part.images(third) == cache.images(third)).all()
+    assert (tmp_path / "part" / "patients" / first).is_symlink()
+
+
+def test_a_lone_patient_is_refused(few, tiny_patients, tmp_path, capsys):
+    tiny_patients(tmp_path / "patients", patients=1)
+
+    assert few.main([str(tmp_path / "patients"), "--work", str(tmp_path / "work")]) == 1
+
+    assert "two patients are needed" in capsys.readouterr().err
