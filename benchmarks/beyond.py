@@ -173,6 +173,11 @@ def imagenet_lite(work: Path) -> Path:
     return path
 
 
+def shown(value: Any) -> str:
+    """A setting as a table shows it: without the folder of a file."""
+    return " ".join(value) if isinstance(value, tuple) else Path(str(value)).name
+
+
 def scores(run: Path, held_out: Cache, file: str = "last.safetensors", flip: bool = False) -> dict[str, float]:
     """Whole-tumour Dice of each patient by a run's network, kept beside its weights."""
     kept = run / f"scores-{Path(file).stem}{'-flip' if flip else ''}.json"
@@ -295,7 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             found = scores(ledger.folder, held_out)
             print(f"{step}, seed {seed}: Dice {np.mean(list(found.values())):.3f}", flush=True)
-            rows.append({"group": group, "step": step, "seed": seed, "run": ledger.name, **found})
+            changes = ", ".join(f"{name}={shown(value)}" for name, value in STEPS[group][step].items())
+            rows.append({"group": group, "step": step, "changes": changes, "seed": seed, "run": ledger.name, **found})
             histories.append(ledger.history.assign(run=ledger.name))
             ledgers[ledger.name] = ledger.run
         if arguments.record:

@@ -55,6 +55,7 @@ def test_a_record_has_each_training_once_and_what_needs_none_and_a_second_call_t
         "baseline": 3, "four modalities": 3, "U-Net": 3, "top": 3, "early stopping": 3, "mirrored": 3,
         "ensemble of three": 1, "and mirrored": 3, "and an ensemble of three": 1,
     }  # fmt: skip
+    assert table.loc[table["step"] == "top", "changes"].unique().tolist() == ["neighbours=1, average=0.97"]
     assert set(Cache(tiny_cache).names()) <= set(table.columns)
     assert table[Cache(tiny_cache).names()].notna().all(axis=None)
     ledgers = json.loads(tiny.LEDGERS.read_text())
