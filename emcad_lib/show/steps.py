@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from emcad_lib.show.plots import COLOURS
 
@@ -83,6 +84,9 @@ def draw_pareto(axes: Axes, costs: Mapping[str, float], scores: Mapping[str, Seq
         axes.vlines(cost, min(scores[name]), max(scores[name]), color=colour, linewidth=1.5)
         axes.plot(cost, means[name], marker, color=colour, markersize=8, linestyle="none", label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
     axes.grid(alpha=0.3)
     return best
