@@ -9,7 +9,8 @@ All trainings see as many slices. The network after the last epoch is scored: no
 tuned. Which others are trained on depends on --seed alone, and the 1 is among the 2, and so on.
 
 A training that is done is kept in --work. With --record, which is for ten patients that the project may not contain,
-figures/recorded/few_real_patients.csv gets a row for each score: numbers, and no picture.
+figures/recorded/few_real_patients.csv gets a row for each score, and few_real_patients.json each training's ledger:
+numbers, and no picture.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from emcad_lib.model.weights import REFERENCE_WEIGHTS, load_weights
 from emcad_lib.profiles import PROFILES
 from emcad_lib.train.config import TrainConfig
 from emcad_lib.train.engine import train
+from emcad_lib.train.ledger import Ledger
 
-TABLE = RECORDED / "few_real_patients.csv"
+TABLE, LEDGERS = RECORDED / "few_real_patients.csv", RECORDED / "few_real_patients.json"
 COUNTS = (1, 2, 4, 8)
 QUICK = PROFILES["quick"]
 STARTS: dict[str, dict[str, Any]] = {
@@ -72,12 +74,14 @@ def score(weights: Path | None, cache: Cache, name: str) -> float:
     return dice(found, region_mask(cache.regions(name), "whole"))
 
 
-def scores(cache: Cache, work: Path, counts: Sequence[int], seed: int) -> Iterator[dict[str, Any]]:
-    """A row for each patient, number of patients to train on, and start."""
+def scores(
+    cache: Cache, work: Path, counts: Sequence[int], seed: int
+) -> Iterator[tuple[dict[str, Any], Ledger | None]]:
+    """A row for each patient, number of patients to train on, and start; with the training's ledger."""
     names = cache.names()
     for held_out in names:
         zero = score(None, cache, held_out)
-        yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}
+        yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}, None
         for count in counts:
             trained = others(names, held_out, count, seed)
             for start, settings in STARTS.items():
@@ -92,8 +96,10 @@ def scores(cache: Cache, work: Path, counts: Sequence[int], seed: int) -> Iterat
                     image_size=QUICK.image_size,
                     **settings,
                 )
-                found = score(train(config).folder / "last.safetensors", cache, held_out)
-                yield {"held_out": held_out, "patients": count, "start": start, "seed": seed, "dice": found}
+                ledger = train(config)
+                found = score(ledger.folder / "last.safetensors", cache, held_out)
+                row = {"held_out": held_out, "patients": count, "start": start, "seed": seed, "dice": found}
+                yield row, ledger
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,14 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = [count for count in COUNTS if count < len(cache.names())]
         if not counts:
             raise CourseError(f"{arguments.folder}: two patients are needed, one to train on and one to score.")
-        table = pd.DataFrame(scores(cache, arguments.work, counts, arguments.seed))
+        rows, ledgers = zip(*scores(cache, arguments.work, counts, arguments.seed), strict=True)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
+    table = pd.DataFrame(rows)
     print(table.groupby(["start", "patients"])["dice"].agg(["mean", "median", "min", "count"]).round(3).to_string())
     if arguments.record:
         with replacing(TABLE) as beside:
             table.to_csv(beside, index=False, float_format="%.4f")
+        write_json(LEDGERS, {ledger.name: ledger.run for ledger in ledgers if ledger})
     return 0
 
 

@@ -1,5 +1,6 @@
 """Training on few patients: who is trained on, who never is, and what is scored."""
 
+import json
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +17,7 @@ def few(script, monkeypatch, tmp_path):
     monkeypatch.setattr(few, "EPOCHS", 1)
     monkeypatch.setattr(few, "SLICES", 6)
     monkeypatch.setattr(few, "TABLE", tmp_path / "few.csv")
+    monkeypatch.setattr(few, "LEDGERS", tmp_path / "few.json")
     return few
 
 
@@ -38,6 +40,10 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
         assert scratch.run["data"] == phantom.run["data"]
         assert scratch.history["samples"].iloc[-1] == phantom.history["samples"].iloc[-1]
         assert phantom.config["weights"] == "pvt_emcad_b0.safetensors"
+    ledgers = json.loads(few.LEDGERS.read_text())
+    assert len(ledgers) == 3 * 2 * 2
+    assert all(ledger["finished"] for ledger in ledgers.values())
+    assert str(tmp_path) not in few.LEDGERS.read_text()
     monkeypatch.setattr("emcad_lib.train.engine.train_one_epoch", None)
     assert few.main(line) == 0
 
