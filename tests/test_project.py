@@ -11,12 +11,15 @@ from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
 import emcad_lib
 from emcad_lib.setup_cell import COLAB_LACKS, address, setup_cell
+from emcad_lib.train.published import published_results
+from emcad_lib.train.study import recorded_runs
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -262,3 +265,39 @@ def test_every_module_of_the_library_has_a_docstring():
     bare = [path.name for path, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))]
 
     assert bare == []
+
+
+# ---- What can be compared with what ----------------------------------------------------------------------------------
+
+
+def test_our_rows_of_the_reference_table_are_what_was_recorded():
+    recorded = ROOT / "figures" / "recorded"
+    table = pd.read_csv(recorded / "reference_results.csv").set_index("network")
+    four = pd.read_csv(recorded / "four_scores_real_patients.csv").set_index("definition")["score"]
+    whole = pd.read_csv(recorded / "reference_weights_real_patients.csv")["dice"]
+    regions = pd.read_csv(recorded / "regions_real_patients.csv").groupby("region")["dice"].mean()
+    study = recorded_runs(pd.read_csv(recorded / "batch_sizes.csv"))
+    quick = [run["dice_patient"].iloc[-1] for run in study[16]]
+    paper = published_results().set_index("run")
+
+    def row(name):
+        return table.loc[name, ["whole", "core", "enhancing"]].dropna().tolist()
+
+    assert row("another network, once") == [four["slice_empty0"]]
+    assert row("the same predictions") == [four["patient"]]
+    assert row("ours, shipped: whole tumour") == [round(whole.mean(), 3)]
+    assert row("ours, shipped: three regions") == regions.loc[["whole", "core", "enhancing"]].round(3).tolist()
+    assert row("ours, quick profile: three seeds") == [round(sum(quick) / 3, 3)]
+    assert row("EMCAD, first model: mean") == [paper.loc["first model", "mean_dice"]]
+    assert table.loc["EMCAD, first model: mean", "whole_spread"] == paper.loc["first model", "mean_dice_spread"]
+    assert row("EMCAD, batch of 25: best") == [paper.loc["batch size 25", "best_dice"]]
+
+
+def test_the_readmes_reference_table_has_a_row_for_each_result():
+    table = pd.read_csv(ROOT / "figures" / "recorded" / "reference_results.csv")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    for number, row in enumerate(table.itertuples(), start=1):
+        (line,) = [line for line in readme.splitlines() if f"reference_results_{number}_whole-->" in line]
+        for column in ("whole", "whole_spread", "core", "enhancing"):
+            assert (f"reference_results_{number}_{column}-->" in line) == (not pd.isna(getattr(row, column)))

@@ -5,6 +5,7 @@ of such keys and numbers: ``24<!--fact:px_quick / stride_1-->``.
 """
 
 import inspect
+import itertools
 import math
 import re
 import runpy
@@ -263,6 +264,75 @@ def recorded(definition: str) -> float:
     return float(scores[definition])
 
 
+def recorded_by_the_published_code() -> float:
+    """The score that the same 29 patients have by the published code's rule: it follows from three others."""
+    empty = 1 - recorded("slice_empty0") / recorded("slice_tumour")  # share of slices without tumour
+    left_alone = recorded("slice_empty1") - recorded("slice_empty0")
+    return recorded("slice_empty0") + empty - left_alone
+
+
+def slices_at_the_recorded_score() -> float:
+    """Where the line of notebook 11's "11-two-scores" passes the recorded score per patient."""
+    line = pd.read_csv(FIGURES / "11-two-scores.csv").query("patients == 'all'").sort_values("patient")
+    return float(np.interp(recorded("patient"), line["patient"], line["slices"]))
+
+
+def luck(checkpoints: int, patients: int) -> float:
+    """What the best of equal checkpoints of 0.80 scores on so many patients, each with a chance of 0.05: on average."""
+    means = np.random.default_rng(1).normal(0.8, 0.05 / math.sqrt(patients), (20_000, checkpoints))
+    return float(means.max(axis=1).mean())
+
+
+def exhibits() -> pd.DataFrame:
+    """The recorded trainings of benchmarks/exhibits.py, a row for each epoch; "held_out": the mean of the patients."""
+    table = pd.read_csv(RECORDED / "exhibits.csv")
+    return table.assign(held_out=table[table.columns[6:]].mean(axis=1))
+
+
+def exhibit_end(exhibit: str, column: str) -> float:
+    """A column after the last epoch, the mean of the seeds."""
+    return float(exhibits().query("exhibit == @exhibit").groupby("seed")[column].last().mean())
+
+
+@cache
+def choices() -> pd.DataFrame:
+    """Of the sound exhibits, for each draw of four test patients: reported and new Dice, by who chose the epoch."""
+    table = pd.read_csv(RECORDED / "exhibits.csv").query("exhibit == 'sound'")
+    rows = []
+    for _, run in table.groupby("seed"):
+        scores = run[run.columns[6:]].to_numpy()  # (epochs, patients)
+        everybody = range(scores.shape[1])
+        for test in itertools.combinations(everybody, 4):
+            on_test = scores[:, test].mean(axis=1)
+            on_new = scores[:, [patient for patient in everybody if patient not in test]].mean(axis=1)
+            for by, best in (("test", on_test.argmax()), ("validation", run["dice_patient"].argmax())):
+                rows.append({"by": by, "reported": on_test[best], "new": on_new[best]})
+    return pd.DataFrame(rows)
+
+
+def reference_results() -> dict[str, Callable[[], float]]:
+    """The table of what can be compared with what, by the number of its row: `reference_results_1_whole` and so on."""
+    table = pd.read_csv(RECORDED / "reference_results.csv")
+    columns = ("whole", "whole_spread", "core", "enhancing")
+    return {
+        f"reference_results_{row}_{column}": lambda value=value: float(value)
+        for column in columns
+        for row, value in enumerate(table[column], start=1)
+        if not pd.isna(value)
+    }
+
+
+def regions_on_real_patients() -> dict[str, Callable[[], float]]:
+    """Of the shipped weights of three regions: mean and median Dice by region, and a region that isn't there."""
+    table = pd.read_csv(RECORDED / "regions_real_patients.csv")
+    facts = {}
+    for region, dice in table.groupby("region")["dice"]:
+        facts[f"regions_real_{region}"] = dice.mean
+        facts[f"regions_real_{region}_median"] = dice.median
+    (absent,) = table.loc[table["true_cm3"] == 0, "found_cm3"]
+    return facts | {"regions_false_enhancing": lambda: 1000 * absent}
+
+
 def from_the_literature(quantity: str) -> float:
     """A published value; its source stands beside it in the table."""
     return float(pd.read_csv(RECORDED / "published.csv", index_col="quantity").loc[quantity, "value"])
@@ -406,6 +476,23 @@ FACTS: dict[str, Callable[[], float]] = {
     "recorded_slice_empty1": lambda: recorded("slice_empty1"),
     "recorded_slice_tumour": lambda: recorded("slice_tumour"),
     "recorded_patient": lambda: recorded("patient"),
+    "recorded_share": lambda: recorded("slice_empty0") / recorded("slice_tumour"),
+    "recorded_published": recorded_by_the_published_code,
+    "two_scores_line": slices_at_the_recorded_score,
+    "luck_20_4": lambda: luck(20, 4),
+    "exhibits_held_out": lambda: len(exhibits().columns[6:]) - 1,
+    "splits_of_sixteen": lambda: math.comb(16, 4),
+    **{
+        f"exhibit_{exhibit}_{column}": lambda exhibit=exhibit, column=column: exhibit_end(exhibit, column)
+        for exhibit in ("sound", "stuck")
+        for column in ("train_loss", "val_loss", "held_out")
+    },
+    **{
+        f"choice_{column}_{by}": lambda by=by, column=column: choices().query("by == @by")[column].mean()
+        for by, column in (("test", "reported"), ("validation", "reported"), ("test", "new"))
+    },
+    "choice_optimism": lambda: choices().query("by == 'test'").eval("reported - new").mean(),
+    "choice_optimism_spread": lambda: choices().query("by == 'test'").eval("reported - new").std(),
     "reference_whole_tumour_dice": lambda: 0.861,  # EMCAD-B2 on 48 held-out patients of the Decathlon, 200 epochs
     # Exercises
     "exercise_00_dice": lambda: 2 * 30 / (40 + 60),
@@ -641,4 +728,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
     "reference_real_highest": lambda: reference_on_real_patients().max(),
+    **reference_results(),
+    **regions_on_real_patients(),
+    "regions_phantom_dice": lambda: float(load_weights("regions").metadata["dice_patient"]),
 }

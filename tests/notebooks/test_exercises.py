@@ -19,6 +19,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TAKEN = {
     "04": "shared = SAB()",
     "07": "channels = [32, 64, 160, 256]",
+    "11": "empty = np.zeros((2, 2), dtype=bool); one = np.array([[1, 0], [0, 0]], dtype=bool)",
 }
 BINDINGS = (ast.Assign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
@@ -74,7 +75,7 @@ def is_stub(cell: str) -> bool:
     return "# your" in cell or "None  # " in cell
 
 
-LESSONS = sorted(NOTEBOOKS.glob("0[3-7]_*.ipynb"))
+LESSONS = sorted([*NOTEBOOKS.glob("0[3-7]_*.ipynb"), *NOTEBOOKS.glob("11_*.ipynb")])
 EXERCISES = [exercise for lesson in LESSONS for exercise in exercises(lesson)]
 
 
@@ -279,6 +280,28 @@ WRONG: dict[str, list[str]] = {
         "def with_encoder(name):\n    return PVTEMCAD(\n"
         "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4)))",
         "def with_encoder(name):\n    return timm.create_model(name, features_only=True, pretrained=False)",
+    ],
+    "11-1": [
+        "with_zero, with_one = 0.8, 0.8",  # the empty slices left out
+        "with_zero, with_one = 0.92, 0.32",
+        "with_zero, with_one = 0.32, 0.8",
+    ],
+    "11-2": [
+        "def iou(p, t):\n    return library.dice(p, t)",
+        "def iou(p, t):\n    return (p & t).sum() / max(p.sum() + t.sum(), 1)",  # the shared pixels counted twice
+        "def iou(p, t):\n    return (p & t).sum() / max((p | t).sum(), 1)",  # 0 for two empty masks
+    ],
+    "11-3": [
+        "def flatterer(slice_):\n    return slice_ > 0",
+        "def flatterer(slice_):\n    return np.zeros(slice_.shape, dtype=bool)",
+        "def flatterer(slice_):\n    return slice_",
+    ],
+    "11-4": [
+        "def to_report(validation, test):\n    return test.max()",
+        "def to_report(validation, test):\n    return validation.max()",
+        "def to_report(validation, test):\n    return validation[test.argmax()]",
+        "def to_report(validation, test):\n    return test[-1]",
+        "def to_report(validation, test):\n    return test.mean()",
     ],
 }
 
