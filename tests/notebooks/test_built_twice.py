@@ -28,7 +28,7 @@ def test_every_block_of_the_library_has_a_row():
         for module in (blocks, decoder, pvt_emcad)
         for name, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, nn.Module) and kind.__module__ == module.__name__
-    }
+    } - {"Network"}  # what PVTEMCAD has in common with the networks of others: no block
     assert library == {block.name for block in TABLE}, "a block without a row in tests/notebooks/block_table.py"
     for block in TABLE:
         assert block.library.__name__ == block.name
