@@ -95,7 +95,9 @@ def prepare_learner(config: TrainConfig, fresh: bool = True) -> Learner:
     average = None
     if config.average:
         mix = get_ema_multi_avg_fn(config.average)
-        average = AveragedModel(model, accelerator.device, multi_avg_fn=mix, use_buffers=True)
+        # Batch normalisation's statistics are copied, not averaged: at the start its variances are a thousand times as
+        # large, and after 200 updates an average of them still was ten times too large.
+        average = AveragedModel(model, accelerator.device, multi_avg_fn=mix)
     model, optimizer = accelerator.prepare(model, optimizer)
     return Learner(config, accelerator, model, optimizer, average)
 

@@ -302,6 +302,8 @@ def test_averaged_weights_are_the_running_average_and_are_what_is_validated_and_
     expected = 0.5 * (0.5 * first + 0.5 * second) + 0.5 * third
     torch.testing.assert_close(run.predictor.heads[3].weight, expected)
     assert not torch.equal(run.network.heads[3].weight, expected)
+    for ours, theirs in zip(run.predictor.buffers(), run.network.buffers(), strict=True):
+        assert torch.equal(ours, theirs)  # the statistics are those of now
     scores = validate(run)
     checkpoint.save_checkpoint(run, "last.safetensors", {"epoch": 1, "dice_patient": 0.0})
     stored = load_weights(averaged.folder / "last.safetensors")
