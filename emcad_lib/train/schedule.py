@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from emcad_lib.train.config import TrainConfig
 
-PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 1  # times the rate, after more than so many epochs without a lower loss
+PLATEAU_FACTOR = 0.3  # of the rate is left, each time
+PLATEAU_PATIENCE = 0.05  # share of a run's epochs that may go by without a lower loss: 10 of 200, none of 8
 
 
 def learning_rate_at(config: TrainConfig, update: int, updates: int, val_losses: Sequence[float] = ()) -> float:
@@ -31,7 +32,7 @@ def learning_rate_at(config: TrainConfig, update: int, updates: int, val_losses:
     if config.schedule == "constant":
         return config.learning_rate
     if config.schedule == "plateau":
-        return _on_plateau(config.learning_rate, val_losses)
+        return _on_plateau(config.learning_rate, val_losses, int(PLATEAU_PATIENCE * config.epochs))
     warm_up = math.ceil(config.warm_up * updates)
     if update < warm_up:
         return config.learning_rate * (update + 1) / warm_up
@@ -39,10 +40,10 @@ def learning_rate_at(config: TrainConfig, update: int, updates: int, val_losses:
     return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
-def _on_plateau(rate: float, val_losses: Sequence[float]) -> float:
+def _on_plateau(rate: float, val_losses: Sequence[float], patience: int) -> float:
     """PyTorch's own schedule, told of all losses so far. So a run that is resumed needs no more than its history."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
-    schedule = ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
+    schedule = ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=patience)
     for loss in val_losses:
         schedule.step(loss)
     return float(optimizer.param_groups[0]["lr"])

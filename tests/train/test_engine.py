@@ -246,12 +246,14 @@ def test_the_warm_up_can_be_longer_or_left_out(config):
 def test_on_a_plateau_of_two_epochs_the_rate_falls_and_a_better_loss_keeps_it(config):
     plateau = replace(config, schedule="plateau", learning_rate=1.0)
 
-    def rate(*losses):
-        return learning_rate_at(plateau, 0, 100, losses)
+    def rate(*losses, epochs=20):
+        return learning_rate_at(replace(plateau, epochs=epochs), 0, 100, losses)
 
     assert rate() == rate(3.0) == rate(3.0, 2.0, 1.0) == rate(3.0, 3.1, 2.0, 2.1) == 1
     assert rate(3.0, 3.1, 3.2) == pytest.approx(0.3)
     assert rate(3.0, 3.1, 3.2, 3.3, 3.4) == pytest.approx(0.09)
+    assert rate(3.0, 3.1, epochs=8) == pytest.approx(0.3)  # a short run has no epoch to wait
+    assert rate(3.0, *[3.1] * 10, epochs=200) == 1
 
 
 def test_a_run_on_a_plateau_lowers_its_rate_also_when_it_is_resumed(config, monkeypatch):
@@ -261,7 +263,7 @@ def test_a_run_on_a_plateau_lowers_its_rate_also_when_it_is_resumed(config, monk
     train(replace(plateau, epochs=3), show=False)
     resumed = train(plateau, show=False)
 
-    assert resumed.history["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 1e-3, 3e-4])
+    assert resumed.history["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 3e-4, 9e-5])
 
 
 # Stopping early, averaging, and other things beyond the published training
