@@ -30,6 +30,7 @@ from emcad_lib.model.weights import load_weights, weights_file
 from emcad_lib.progress import progress
 
 Segment = Callable[[Patient, Scan], NDArray[np.uint8]]  # region bits (I, J, K) of a patient
+Identify = Callable[[Patient], str]  # what a patient is measured with
 
 COLUMNS = ["patient", "region", *MEASURES, "by"]
 
@@ -47,7 +48,7 @@ def evaluate(
     Args:
         data_dir: a folder of patients, in any BraTS naming.
         out: the CSV to write, or to go on with: a row for each patient and region, with the columns of `MEASURES`, and
-            what was measured ("by"). Rows of other weights or settings are dropped.
+            what was measured ("by": the beginning of the hash of the weights, or of the patient's prediction).
         weights: a file of ``save_weights``, or "whole" or "regions": see ``load_weights``.
         predictions: in place of weights, a folder of segmentations: PATIENT.nii.gz, or PATIENT_seg.nii.gz, each on the
             grid and in the labels of the patient's own files.
@@ -55,10 +56,10 @@ def evaluate(
         limit: only the first so many patients; 0: all of them.
 
     Returns:
-        The table, and the patients that were left out, with the reason.
+        The table of these patients, and those that were left out, with the reason.
 
     Raises:
-        CourseError: no patient, no weights, a table that isn't one of ours.
+        CourseError: no patient, no weights; a table that isn't one of ours, or was measured otherwise, which stays.
     """
     out = Path(out)
     patients, problems = find_patients(data_dir, need_segmentation=True)
@@ -66,9 +67,16 @@ def evaluate(
     if predictions is None:
         segment, regions, by = _by_network(weights, refine)
     else:
-        segment, regions, by = _from_files(Path(predictions)), list(REGIONS), "files"
-    table = _earlier(out, by, [patient.name for patient in patients])
+        segment, by = _from_files(Path(predictions))
+        regions = list(REGIONS)
+    table = _earlier(out)
     done = set(table["patient"])
+    for patient in patients:
+        if patient.name in done and set(table.loc[table["patient"] == patient.name, "by"]) != {by(patient)}:
+            raise CourseError(
+                f"{out}: patient {patient.name} was measured with other weights, settings or predictions here. Give "
+                f"--out another name."
+            )
     for patient in progress([one for one in patients if one.name not in done], "evaluate", unit="patient"):
         try:
             scan = read_scan(patient)
@@ -77,14 +85,14 @@ def evaluate(
         except PatientError as error:
             problems.append(error)
             continue
-        rows = rows.assign(patient=patient.name, by=by)[COLUMNS]
+        rows = rows.assign(patient=patient.name, by=by(patient))[COLUMNS]
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
         with replacing(out) as beside:
             table.to_csv(beside, index=False, float_format="%.6g")
-    return table, problems
+    return table[table["patient"].isin([patient.name for patient in patients])], problems
 
 
-def _by_network(weights: str | Path | None, refine: bool) -> tuple[Segment, list[str], str]:
+def _by_network(weights: str | Path | None, refine: bool) -> tuple[Segment, list[str], Identify]:
     path = weights_file(weights)
     model = load_weights(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,28 +102,32 @@ def _by_network(weights: str | Path | None, refine: bool) -> tuple[Segment, list
         with naming(patient):
             return segment_scan(model, scan, device=device, **settings)
 
-    return segment, known_regions(model), f"{sha256(path)[:12]}{'' if refine else ', plainly'}"
+    by = f"{sha256(path)[:12]}{'' if refine else ', plainly'}"
+    return segment, known_regions(model), lambda patient: by
 
 
-def _from_files(folder: Path) -> Segment:
+def _from_files(folder: Path) -> tuple[Segment, Identify]:
     if not folder.is_dir():
         raise CourseError(f"{folder}: there is no such folder of segmentations.")
 
-    def read(patient: Patient, scan: Scan) -> NDArray[np.uint8]:
+    def file_of(patient: Patient) -> Path:
         names = [f"{patient.name}{ending}.nii{packed}" for ending in ("", "_seg", "-seg") for packed in (".gz", "")]
         file = next((folder / name for name in names if (folder / name).is_file()), None)
         if file is None:
             remedy = f"Write it as {names[0]} on the grid of the patient's files"
             raise PatientError(patient.name, folder / names[0], "this prediction is missing", remedy)
-        bits = read_scan(replace(patient, segmentation=file)).regions  # with all checks of grid and labels
+        return file
+
+    def read(patient: Patient, scan: Scan) -> NDArray[np.uint8]:
+        bits = read_scan(replace(patient, segmentation=file_of(patient))).regions  # with all checks of grid and labels
         assert bits is not None
         return bits
 
-    return read
+    return read, lambda patient: sha256(file_of(patient))[:12]
 
 
-def _earlier(out: Path, by: str, names: Sequence[str]) -> pd.DataFrame:
-    """What an earlier call has written of these patients, measured in the same way."""
+def _earlier(out: Path) -> pd.DataFrame:
+    """What an earlier call has written."""
     if not out.exists():
         return pd.DataFrame(columns=COLUMNS)
     try:
@@ -124,7 +136,7 @@ def _earlier(out: Path, by: str, names: Sequence[str]) -> pd.DataFrame:
         raise CourseError(f"{out}: this can't be read as a table ({error}). Give --out another name.") from error
     if list(table.columns) != COLUMNS:
         raise CourseError(f"{out}: this is another table, and would be lost. Give --out another name.")
-    return table[(table["by"] == by) & table["patient"].isin(names)].reset_index(drop=True)
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -106,7 +106,7 @@ class TrainConfig:
             "a multiple of 32, such as 96 or 224, because the encoder halves the slice five times",
         )
         if self.network != EMCAD:
-            for name in ("pretrained", "encoder_weights"):
+            for name in ("pretrained", "encoder_weights", "dropout"):  # which it would ignore in silence
                 self._demand(name, not getattr(self, name), f"left out with --network {self.network}")
             self._demand("variant", self.variant == COMPLETE, f"left out with --network {self.network}")
         self.check_parts()

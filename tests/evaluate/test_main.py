@@ -1,6 +1,7 @@
 """The command that measures many patients: every label convention, going on, and what can be wrong."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -27,10 +28,6 @@ def weights(tmp_path):
 
 def run(*arguments):
     return main([str(argument) for argument in arguments])
-
-
-def read(path):
-    return pd.read_csv(path).set_index(["patient", "region"])
 
 
 @pytest.mark.parametrize("naming", ["2018", "2021", "2023", "kaggle", "decathlon"])
@@ -78,8 +75,8 @@ def test_what_segment_has_written_measures_as_the_network_itself(tiny_patients, 
     pd.testing.assert_frame_equal(files, network)
 
 
-def test_a_call_that_was_interrupted_goes_on_and_other_weights_start_anew(
-    tiny_patients, tmp_path, weights, monkeypatch
+def test_a_call_that_was_interrupted_goes_on_and_other_settings_are_refused(
+    tiny_patients, tmp_path, weights, monkeypatch, capsys
 ):
     tiny_patients(tmp_path / "patients", patients=3)
     line = (tmp_path / "patients", "--out", tmp_path / "t.csv", "--weights", weights)
@@ -103,11 +100,30 @@ def test_a_call_that_was_interrupted_goes_on_and_other_weights_start_anew(
     assert len(table) == 3 * 3
     assert table.columns.tolist() == COLUMNS
 
-    calls[:] = [None]
-    with pytest.raises(KeyboardInterrupt):
-        run(*line, "--no-refine")
-    assert len(pd.read_csv(tmp_path / "t.csv")) == 3
-    assert read(tmp_path / "t.csv")["by"].str.endswith("plainly").all()
+    before = (tmp_path / "t.csv").read_bytes()
+    assert run(*line, "--no-refine") == 1
+    assert "Give --out another name" in capsys.readouterr().err
+    assert run(*line, "--limit", "1") == 0  # the rows of the others stay
+    assert "Patients: 1." in capsys.readouterr().out
+    assert (tmp_path / "t.csv").read_bytes() == before
+
+
+def test_a_prediction_that_has_changed_is_not_taken_for_the_one_that_was_measured(
+    tiny_patients, tmp_path, weights, capsys
+):
+    (folder,) = tiny_patients(tmp_path / "patients", patients=1)
+    (tmp_path / "found").mkdir()
+    file = tmp_path / "found" / f"{folder.name}.nii.gz"
+    line = (tmp_path / "patients", "--out", tmp_path / "t.csv", "--predictions", tmp_path / "found")
+    segment_patient(folder, file, weights)
+    assert run(*line) == 0
+    assert run(*line) == 0
+    shutil.copy(next(folder.glob("*_seg.nii.gz")), file)
+
+    assert run(*line) == 1
+    assert f"patient {folder.name} was measured with other" in capsys.readouterr().err
+    assert run(*line[:2], tmp_path / "new.csv", *line[3:]) == 0
+    assert (pd.read_csv(tmp_path / "new.csv")["dice"] == 1).all()
 
 
 def test_a_patient_with_a_fault_is_named_and_the_others_are_measured(tiny_patients, tmp_path, weights, capsys):

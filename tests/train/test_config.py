@@ -153,7 +153,7 @@ def test_the_settings_for_the_ledger_hold_no_path():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pretrained": True}, {"encoder_weights": "b0.pth"}, {"variant": "no-sab"}],
+    [{"pretrained": True}, {"encoder_weights": "b0.pth"}, {"variant": "no-sab"}, {"dropout": 0.2}],
     ids=lambda settings: next(iter(settings)),
 )
 def test_what_only_emcad_has_is_refused_for_other_networks(settings):
