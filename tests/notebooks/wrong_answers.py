@@ -225,6 +225,7 @@ WRONG: dict[str, list[str]] = {
         "extra_parameters, kernels_of_the_paper = 24_576, (1, 3, 5)",  # forgot the expansion
         "extra_parameters, kernels_of_the_paper = 49_152, (3, 5, 7)",
         "extra_parameters, kernels_of_the_paper = 49_152, 135",
+        "extra_parameters, kernels_of_the_paper = 49_152, '1, 3, 5'",
     ],
     "03-3": [
         FOLD.format("folded.weight.copy_(convolution.weight * scale[:, None, None, None])"),  # neither bias nor columns
@@ -237,6 +238,9 @@ WRONG: dict[str, list[str]] = {
         ),
         "def fold_end(mscb):\n    return nn.Sequential(mscb.shuffle, *mscb.narrow)",  # folds nothing
         "def fold_end(mscb):\n    return lambda x: mscb.narrow(mscb.shuffle(x))",
+        "def fold_end(mscb):\n    return nn.Conv2d(16, 16, 1)",
+        "def fold_end(mscb):\n    return nn.Conv2d(32, 16, 3)",
+        "def fold_end(mscb):\n    return nn.Conv2d(32, 16, 1, stride=2)",
     ],
     "03-4": [
         method("MSDC", "return sum(branch(x) for branch in self.branches)"),
@@ -250,6 +254,8 @@ WRONG: dict[str, list[str]] = {
         "def clarity(k, w):\n    return min(k, w) ** 2 / k ** 2\n\nsmallest_width = 5",
         "def clarity(k, w):\n    return min(k, w) ** 2 / k\n\nsmallest_width = 4",
         "def clarity(k, w):\n    return min(k, w) ** 2 / k\n\nsmallest_width = 7",
+        "def clarity(k, w):\n    return float('nan')\n\nsmallest_width = 5",
+        "clarity, smallest_width = None, 5",
     ],
     "04-3": [
         method("MSCAM", "y = self.cab(x) * x\nreturn self.mscb(self.sab(y) * y)"),
@@ -262,18 +268,24 @@ WRONG: dict[str, list[str]] = {
         "def without_aliases(state):\n    last = {v.data_ptr(): k for k, v in state.items()}\n"
         "    return {k: state[k] for k in last.values()}",  # the last name of each
         "def without_aliases(state):\n    return {k: v for k, v in state.items() if not k.startswith('1')}",
+        "def without_aliases(state):\n    return dict.fromkeys(state)",  # no tensors
+        "def without_aliases(state):\n    return {k: 0 * v for k, v in state.items() if not k.startswith('1')}",
+        "def without_aliases(state):\n    return list({v.data_ptr(): k for k, v in reversed(state.items())}.values())",
     ],
-    "05-1": ["smallest = 18", "smallest = 22", "smallest = 19"],
+    "05-1": ["smallest = 18", "smallest = 22", "smallest = 19", "smallest = -2", "smallest = 0", "smallest = 18.5"],
     "05-2": [
         "def prop_open(gate):\n    nn.init.constant_(gate.agree[1].bias, 100.0)\n    return gate",
         "def prop_open(gate):\n    nn.init.constant_(gate.agree[0].bias, 100.0)\n    return gate",
         "def prop_open(gate):\n    nn.init.zeros_(gate.agree[1].weight)\n    return gate",
         "def prop_open(gate):\n    nn.init.constant_(gate.agree[1].bias, 1e8)\n    return gate",
+        "def prop_open(gate):\n    nn.init.constant_(gate.agree[1].bias, float('nan'))\n    return gate",
+        "def prop_open(gate):\n    return gate.agree",
     ],
     "05-3": [
         gate("for part in (self.judge_decoder, self.judge_skip, self.agree):\n    part[1].bias = None"),
         gate(LEAN.format("False", "False", "True")),
         gate(LEAN.format("True", "True", "False")),
+        gate("self.judge_skip[0] = nn.Conv2d(channels, half, 3, padding=1, bias=False)"),  # forgot the groups
     ],
     "05-4": [
         gate("self.agree = nn.Sequential(nn.Conv2d(half, channels, 3, padding=1), nn.BatchNorm2d(channels))"),
@@ -282,8 +294,15 @@ WRONG: dict[str, list[str]] = {
         gate(f"{PER_CHANNEL} nn.BatchNorm2d(channels), nn.Sigmoid())"),  # the second one
         gate(f"{PER_CHANNEL} nn.ReLU(), nn.BatchNorm2d(channels))"),
         gate(f"{PER_CHANNEL} nn.GroupNorm(1, channels))"),
+        gate(f"{PER_CHANNEL} nn.BatchNorm2d(1))"),  # what BN expects
     ],
-    "06-1": ["even_sizes = [2, 4, 6]", "even_sizes = [3]", "even_sizes = [3, 4, 5, 6]", "even_sizes = 3"],
+    "06-1": [
+        "even_sizes = [2, 4, 6]",
+        "even_sizes = [3]",
+        "even_sizes = [3, 4, 5, 6]",
+        "even_sizes = 3",
+        "even_sizes = [3, 6, 9]",
+    ],
     "06-2": [
         "def bilinear_kernel():\n    return torch.full((3, 3), 1 / 9)",
         "def bilinear_kernel():\n    return torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])) / 4",
@@ -295,11 +314,15 @@ WRONG: dict[str, list[str]] = {
         EARLY.format("F.relu(self.norm(self.smooth(F.interpolate(self.mix(x), scale_factor=2, mode='bilinear'))))"),
         EARLY.format("F.relu(self.norm(self.smooth(self.mix(F.interpolate(x, scale_factor=2)))))"),
         EARLY.format("F.relu(self.smooth(F.interpolate(self.mix(x), scale_factor=2)))"),
+        "class EarlyEUCB(nn.Conv2d):\n    def forward(self, x):\n        return F.relu(x[:, :160].repeat(1, 1, 2, 2))\n"
+        "    def __init__(self, in_channels, out_channels):\n        super().__init__(42_880, 1, 1, bias=False)",
     ],
     "06-4": [
         SHUFFLE.format("1, 2, 3, 0", "transposed.bias.data.repeat(4)"),
         SHUFFLE.format("1, 3, 2, 0", "transposed.bias.data.repeat_interleave(4)"),
         SHUFFLE.format("2, 3, 1, 0", "transposed.bias.data.repeat_interleave(4)"),
+        "def as_pixel_shuffle(transposed):\n    return nn.Conv2d(6, 12, 1)",  # without laying them out
+        "def as_pixel_shuffle(transposed):\n    return nn.Sequential(nn.Conv2d(3, 24, 1), nn.PixelShuffle(2))",
     ],
     "07-1": ["expansion_4 = 2 * 506_507", "expansion_4 = 506_507", "expansion_4 = '935563'"],
     "07-2": [
@@ -314,6 +337,8 @@ WRONG: dict[str, list[str]] = {
         without_gates(d3="self.eucb3(d4) + self.lgag3(self.eucb3(d4), x3)"),
         without_gates(d3="self.eucb3(d4)", d2="self.eucb2(d3)"),  # only the last skip connection
         without_gates(d3="x3", d2="x2", d1="x1"),  # nothing comes up from below
+        method("EMCAD", "return self.mscam1(features[0])", arguments="features"),  # one map
+        "def WithoutGates(channels):\n    return None",
     ],
     "07-4": [
         "def with_encoder(name):\n    return PVTEMCAD(timm.create_model(name, features_only=True, pretrained=False))",
@@ -324,6 +349,7 @@ WRONG: dict[str, list[str]] = {
         "def with_encoder(name):\n    return PVTEMCAD(\n"
         "        timm.create_model(name, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4)))",
         "def with_encoder(name):\n    return timm.create_model(name, features_only=True, pretrained=False)",
+        "def with_encoder(name):\n    return PVTEMCAD(timm.create_model(name, pretrained=False))",
     ],
     "08-1": [
         "false_alarm = 1",
@@ -423,16 +449,23 @@ WRONG: dict[str, list[str]] = {
         "with_zero, with_one = 0.8, 0.8",  # the empty slices left out
         "with_zero, with_one = 0.92, 0.32",
         "with_zero, with_one = 0.32, 0.8",
+        "with_zero, with_one = 32, 92",  # per cent
+        "with_zero, with_one = '0.32', '0.92'",
     ],
     "11-2": [
         "def iou(p, t):\n    return library.dice(p, t)",
         "def iou(p, t):\n    return (p & t).sum() / max(p.sum() + t.sum(), 1)",  # the shared pixels counted twice
         "def iou(p, t):\n    return (p & t).sum() / max((p | t).sum(), 1)",  # 0 for two empty masks
+        "def iou(p, t):\n    return int((p & t).sum()) / int((p | t).sum())",  # an error for two empty masks
+        "def iou(p, t):\n    return (p & t) / (p | t).sum()",  # not added up
     ],
     "11-3": [
         "def flatterer(slice_):\n    return slice_ > 0",
         "def flatterer(slice_):\n    return np.zeros(slice_.shape, dtype=bool)",
         "def flatterer(slice_):\n    return slice_",
+        "def flatterer(slice_):\n    return slice_ == 0",  # where there is a brain, nothing
+        "def flatterer(slice_):\n    return True",
+        "def flatterer(slice_):\n    return np.ones((8, 8), dtype=bool)",  # whatever the slice
     ],
     "11-4": [
         "def to_report(validation, test):\n    return test.max()",
@@ -440,6 +473,8 @@ WRONG: dict[str, list[str]] = {
         "def to_report(validation, test):\n    return validation[test.argmax()]",
         "def to_report(validation, test):\n    return test[-1]",
         "def to_report(validation, test):\n    return test.mean()",
+        "def to_report(validation, test):\n    return test",
+        "def to_report(validation, test):\n    return validation.argmax()",  # the epoch
     ],
     "12-1": ["voxels = 960", "voxels = 9600", "voxels = 96", "voxels = '96,000'"],
     "12-2": [
@@ -464,13 +499,24 @@ WRONG: dict[str, list[str]] = {
         "def worst_distance(found, truth):\n    return max(ndimage.distance_transform_edt(~truth)[found].max(),\n"
         "               ndimage.distance_transform_edt(~found)[truth].max())",  # in both directions
     ],
-    "13-1": ["patients_needed = 5", "patients_needed = 7", "patients_needed = 20", "patients_needed = 5.3"],
+    "13-1": [
+        "patients_needed = 5",
+        "patients_needed = 7",
+        "patients_needed = 20",
+        "patients_needed = 5.3",
+        "patients_needed = -6",
+        "patients_needed = float('inf')",
+        "patients_needed = '6'",
+    ],
     "13-2": [
         MAJORITY.format("np.sum(masks, axis=0) >= len(masks) / 2"),
         MAJORITY.format("np.sum(masks, axis=0) > 1"),
         MAJORITY.format("np.all(masks, axis=0)"),
         MAJORITY.format("np.any(masks, axis=0)"),
         MAJORITY.format("np.mean(masks, axis=0)"),
+        MAJORITY.format("np.sum(masks) > len(masks) / 2"),  # over everything
+        MAJORITY.format("np.sum(masks, axis=1) > 2"),  # over the wrong axis
+        MAJORITY.format("[sum(votes) > len(masks) / 2 for votes in zip(*masks)]"),  # a list
     ],
     "13-3": [
         AVERAGE.format("torch.stack([state[name] for state in states]).float().mean(dim=0)"),  # counters as well
@@ -478,5 +524,11 @@ WRONG: dict[str, list[str]] = {
         AVERAGE.format("sum(state[name] for state in states)"),
         AVERAGE.format("sum((state[name] for state in states), 0 * tensor) // len(states)"),
         AVERAGE.format("tensor"),
+        AVERAGE.format("tensor.tolist()"),
+        "def average_weights(states):\n    return [state['w'] for state in states]",
+        "def average_weights(states):\n"
+        "    return {'w': torch.stack([state['w'] for state in states]).mean(dim=0)}",  # without the counter
+        "def average_weights(states):\n    for state in states[1:]:\n        states[0]['w'] += state['w']\n"
+        "    states[0]['w'] /= len(states)\n    return states[0]",  # the first network is gone
     ],
 }
