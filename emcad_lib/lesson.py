@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import emcad_lib
+from emcad_lib.costs import COSTS_FILE, read_costs
 from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
@@ -48,8 +50,9 @@ class Lesson:
 
     @property
     def runs(self) -> Path:
-        """Where training runs of this profile and these patients are kept."""
-        return project_home() / "runs" / f"{self.profile.name}-{self._data_name}"
+        """Where training runs of this profile and these patients are kept: the setup cell may have set EMCAD_RUNS."""
+        home = Path(os.environ.get("EMCAD_RUNS", "") or project_home() / "runs")
+        return home / f"{self.profile.name}-{self._data_name}"
 
     @property
     def patients(self) -> list[Patient]:
@@ -209,7 +212,21 @@ def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", s
     folder = Path(data).expanduser().resolve() if data else project_home() / "data" / "phantom"
     if data and not folder.is_dir():
         raise CourseError(f"{folder}: there is no such folder. DATA_DIR must name a folder of BraTS patients.")
-    device = "GPU" if torch.cuda.is_available() or torch.backends.mps.is_available() else "CPU"
     whose = "patients of yours" if data else "phantom patients"
-    print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px, on the {device}.")
+    cost = read_costs(RECORDED / COSTS_FILE).get((notebook, chosen.name))
+    takes = f" This notebook takes {cost.in_words}." if cost else ""
+    print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px. {_machine()}.{takes}")
     return Lesson(notebook, chosen, folder, Path(figures).resolve() if figures else None, seed, is_phantom=not data)
+
+
+def _machine() -> str:
+    """The device that a lesson computes on, and the memory that it has to spare."""
+    free = psutil.virtual_memory().available
+    if torch.cuda.is_available():
+        name, free = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0]
+    elif torch.backends.mps.is_available():
+        name = "Apple GPU"
+    else:
+        cores = os.cpu_count()
+        name = f"CPU with {cores} core{'s' if cores != 1 else ''}"
+    return f"{name}, {free / 1e9:.1f} GB of memory free"
