@@ -8,7 +8,8 @@ All trainings see as many slices. The network after the last epoch is scored: no
 "scratch" has the rate of the quick profile, "phantom" a third of it, since it has little left to learn; neither was
 tuned. Which others are trained on depends on --seed alone, and the 1 is among the 2, and so on.
 
-A training that is done is kept in --work. With --record, which is for ten patients that the project may not contain,
+A training that is done is kept in --work. With ``--part 1 2`` and ``--part 2 2``, two processes share the patients to
+hold out, once a first one has prepared them. With --record, which is for ten patients that the project may not contain,
 figures/recorded/few_real_patients.csv gets a row for each score, and few_real_patients.json each training's ledger:
 numbers, and no picture.
 """
@@ -75,11 +76,11 @@ def score(weights: Path | None, cache: Cache, name: str) -> float:
 
 
 def scores(
-    cache: Cache, work: Path, counts: Sequence[int], seed: int
+    cache: Cache, work: Path, counts: Sequence[int], seed: int, part: Sequence[int] = (1, 1)
 ) -> Iterator[tuple[dict[str, Any], Ledger | None]]:
-    """A row for each patient, number of patients to train on, and start; with the training's ledger."""
+    """A row for each patient of a part, number of patients to train on, and start; with the training's ledger."""
     names = cache.names()
-    for held_out in names:
+    for held_out in names[part[0] - 1 :: part[1]]:
         zero = score(None, cache, held_out)
         yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}, None
         for count in counts:
@@ -110,8 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/few_patients"), help="folder for what is made on the way"
     )
+    parser.add_argument("--part", type=int, nargs=2, default=[1, 1], metavar=("K", "N"), help="only the Kth of N parts")
     parser.add_argument("--record", action="store_true", help="write the table to figures/recorded/")
     arguments = parser.parse_args(argv)
+    if arguments.record and arguments.part != [1, 1]:
+        parser.error("--record needs all parts. Leave out --part: what is trained already is only read.")
     try:
         for problem in preprocess(arguments.folder, arguments.work / "cache").problems:
             print(problem, file=sys.stderr)
@@ -119,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = [count for count in COUNTS if count < len(cache.names())]
         if not counts:
             raise CourseError(f"{arguments.folder}: two patients are needed, one to train on and one to score.")
-        rows, ledgers = zip(*scores(cache, arguments.work, counts, arguments.seed), strict=True)
+        rows, ledgers = zip(*scores(cache, arguments.work, counts, arguments.seed, arguments.part), strict=True)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

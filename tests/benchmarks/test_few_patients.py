@@ -25,7 +25,11 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
     tiny_patients(tmp_path / "patients", patients=3)
     line = [str(tmp_path / "patients"), "--work", str(tmp_path / "work"), "--record"]
 
-    assert few.main(line) == 0
+    for part in ("1", "2"):
+        assert few.main([*line[:-1], "--part", part, "2"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("emcad_lib.train.engine.train_one_epoch", None)  # both parts together are the whole
+        assert few.main(line) == 0
 
     table = pd.read_csv(few.TABLE)
     assert len(table) == 3 * (1 + 2 * 2)  # of three patients, one or two can be trained on
@@ -44,8 +48,13 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
     assert len(ledgers) == 3 * 2 * 2
     assert all(ledger["finished"] for ledger in ledgers.values())
     assert str(tmp_path) not in few.LEDGERS.read_text()
-    monkeypatch.setattr("emcad_lib.train.engine.train_one_epoch", None)
-    assert few.main(line) == 0
+
+
+def test_a_part_of_the_study_is_not_recorded_as_the_whole(few, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        few.main([str(tmp_path), "--part", "1", "2", "--record"])
+
+    assert "Leave out --part" in capsys.readouterr().err
 
 
 def test_the_patients_of_a_small_training_are_among_those_of_a_larger_one(few):

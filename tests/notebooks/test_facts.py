@@ -21,7 +21,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FACTS = runpy.run_path(str(Path(__file__).with_name("facts.py")))["FACTS"]
 
-OTHER_PAGES = [ROOT / "README.md", *sorted((ROOT / "emcad_lib" / "weights").glob("*.md"))]
+TEACHING = ROOT / "TEACHING.md"
+OTHER_PAGES = [ROOT / "README.md", TEACHING, *sorted((ROOT / "emcad_lib" / "weights").glob("*.md"))]
 
 NUMBER = r"[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 LIST = rf"{NUMBER}(?:(?:,?[ ](?:and|or|to|by|x)[ ]|,[ ]|/){NUMBER})*"
@@ -100,7 +101,7 @@ def test_the_numbers_of_a_notebook_are_right(page):
 
 
 @pytest.mark.parametrize("path", OTHER_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_numbers_of_the_readme_and_the_model_card_are_right(path):
+def test_the_numbers_of_readme_teaching_guide_and_model_card_are_right(path):
     assert problems(path.read_text(encoding="utf-8")) == []
 
 
@@ -110,6 +111,28 @@ def test_every_fact_is_stated_somewhere():
     stated = {name for mark in marks for name in names(mark["expression"])}
 
     assert set(FACTS) - stated == set()
+
+
+def test_the_teaching_guide_gives_the_minutes_of_the_notebooks_own_tables(notebooks):
+    text = TEACHING.read_text(encoding="utf-8").replace("<!--given-->", "")
+    planned = dict(re.findall(r"\(notebooks/(\w+)\.ipynb\)[^|]*\| ([^|]*\d) \|", text))
+    stated = {
+        page.path.stem: re.search(r"^\| quick \| (under \d|\d+)", "\n".join(page.prose), flags=re.M)[1]
+        for page in notebooks
+    }
+
+    assert len(planned) == 11
+    assert planned == {name: stated[name] for name in planned}
+
+
+def test_the_teaching_guide_names_chapters_that_there_are(notebooks):
+    chapters = {page.path.name: [line.lstrip("# ") for line in page.headings] for page in notebooks}
+    text = TEACHING.read_text(encoding="utf-8")
+    named = re.findall(r"\(notebooks/(\w+\.ipynb)\)[:,] ((?:\*[^*]+\*(?:, )?)+)", text)
+
+    assert len(named) == 5
+    for name, titles in named:
+        assert set(re.findall(r"\*([^*]+)\*", titles)) - set(chapters[name]) == set()
 
 
 # ---- The rule itself -------------------------------------------------------------------------------------------------
