@@ -16,7 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emcad_lib.data.labels import REGIONS
+from emcad_lib.data.planes import PLANES, recut
 from emcad_lib.show import plots
+
+WINDOWS = ((-2.5, 4.0), (-1.0, 2.0), (0.0, 6.0))  # z-scores shown as black and as white
 
 
 def interactive(render: Callable[..., Figure], alt: str, **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -69,22 +72,36 @@ _WIDE: dict[str, Any] = {"style": {"description_width": "10em"}, "layout": {"wid
 
 
 def explore_slices(images: np.ndarray, regions: np.ndarray, modalities: Sequence[str]) -> ipywidgets.VBox:
-    """Go through a patient's slices, modality by modality, with and without the outline.
+    """Go through a patient's slices in all three planes, modality by modality, with and without the outline.
 
     Args:
-        images: (S, C, H, W), z-scores.
+        images: (S, C, H, W), z-scores of axial slices, in voxels as large in each direction.
         regions: (S, H, W), region bits.
         modalities: the names of the C modalities.
     """
 
-    def render(modality: str, number: int, outline: Sequence[str]) -> Figure:
-        title = f"{plots.MODALITY_NAMES[modality]}, slice {number} of {len(images) - 1}"
-        return plots.slice_view(images[number, modalities.index(modality)], regions[number], title, outline=outline)
+    def render(modality: str, cut: str, number: int, outline: Sequence[str], window: tuple[float, float]) -> Figure:
+        shown, bits = recut(images[:, modalities.index(modality)], cut), recut(regions, cut)
+        number = min(number, len(shown) - 1)  # a plane that has fewer slices is drawn before its slider has moved
+        title = f"{plots.MODALITY_NAMES[modality]}, {cut} slice {number} of {len(shown) - 1}"
+        return plots.slice_view(shown[number], bits[number], title, window, outline)
 
+    def richest(cut: str) -> int:
+        return int((recut(regions, cut) > 0).sum(axis=(1, 2)).argmax())
+
+    def move_slider(change: Mapping[str, Any]) -> None:
+        number.max = len(recut(regions, change["new"])) - 1
+        number.value = richest(change["new"])
+
+    plane = choice("plane", PLANES)
+    number = slider("slice", 0, len(images) - 1, richest(plane.value))
+    plane.observe(move_slider, names="value")
     return interactive(
         render,
-        alt="One slice of the patient, with the outlines of the chosen tumour regions.",
+        alt="One slice of the patient in the chosen plane, with the outlines of the chosen tumour regions.",
         modality=choice("modality", {plots.MODALITY_NAMES[name]: name for name in modalities}),
-        number=slider("slice", 0, len(images) - 1, int((regions > 0).sum(axis=(1, 2)).argmax())),
+        cut=plane,
+        number=number,
         outline=choice("outline", {"all regions": REGIONS, "whole tumour": ("whole",), "none": ()}),
+        window=choice("window, z-scores", {f"{low:g} to {high:g}": (low, high) for low, high in WINDOWS}),
     )

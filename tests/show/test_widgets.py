@@ -116,45 +116,71 @@ def patient():
 
 
 def test_the_slice_explorer_starts_at_the_slice_with_most_tumour(patient):
-    (modality, number, outline), _, _ = parts(widgets.explore_slices(*patient, MODALITIES))
+    (modality, plane, number, outline, window), _, _ = parts(widgets.explore_slices(*patient, MODALITIES))
 
-    assert (modality.value, number.value, outline.value) == ("flair", 3, REGIONS)
+    assert (modality.value, plane.value, number.value, outline.value) == ("flair", "axial", 3, REGIONS)
+    assert window.value == (-2.5, 4.0)
     assert (number.min, number.max) == (0, 4)
 
 
-def test_the_slice_explorer_draws_every_modality_and_outline(patient):
-    (modality, number, outline), picture, message = parts(widgets.explore_slices(*patient, MODALITIES))
+def test_the_slice_explorer_draws_every_value_of_every_control(patient):
+    (modality, plane, number, outline, window), picture, message = parts(widgets.explore_slices(*patient, MODALITIES))
     seen = {}
 
-    # Without tumour, with most tumour, the last; and where there is tumour, with each outline.
-    for name, slice_number in itertools.product(MODALITIES, (0, 3, 4)):
-        modality.value, number.value = name, slice_number
-        seen[name, slice_number] = bytes(picture.value)
-        assert "Error" not in message.value
-    for label, _ in outline.options[1:]:
-        outline.label = label
-        seen[label] = bytes(picture.value)
+    def look(*place):
+        seen[place] = bytes(picture.value)
         assert "Error" not in message.value
 
-    assert len(seen) == 4 * 3 + 2
-    assert len(set(seen.values())) == len(seen)
+    for name, (cut, slices) in itertools.product(MODALITIES, {"axial": 5, "coronal": 20, "sagittal": 30}.items()):
+        modality.value, plane.value = name, cut
+        assert number.max == slices - 1
+        for number.value in range(slices) if name == "t1" else (0, slices - 1):
+            look(name, cut, number.value)
+    plane.value = "coronal"
+    for outline.index, window.index in itertools.product(range(3), range(3)):
+        look(outline.value, window.value)
+
+    assert len(set(seen.values())) == len(seen) == 3 * 3 * 2 + 5 + 20 + 30 + 9
+
+
+def test_the_slice_explorer_goes_to_the_slice_with_most_tumour_of_another_plane(patient):
+    (_, plane, number, _, _), picture, _ = parts(widgets.explore_slices(*patient, MODALITIES))
+
+    number.value = 4
+    plane.value = "sagittal"  # columns 6 to 17 hold tumour, the first of them the most
+    assert number.value == 6
+    before = bytes(picture.value)
+    number.value = 29
+    plane.value = "axial"  # which has no slice 29
+    assert (number.value, number.max) == (3, 4)
+    plane.value = "sagittal"
+    assert bytes(picture.value) == before
 
 
 def test_the_slice_explorer_shows_the_slice_that_it_says(patient, monkeypatch):
     images, regions = patient
     shown = []
 
-    def spy(image, bits, title, outline):
-        shown.append((image, bits, title, outline))
+    def spy(image, bits, title, window, outline):
+        shown.append((image, bits, title, window, outline))
         return Figure()
 
     monkeypatch.setattr(plots, "slice_view", spy)
-    (modality, number, _), _, _ = parts(widgets.explore_slices(images, regions, ["flair", "t1", "t1ce", "t2"]))
+    (modality, plane, number, _, _), _, _ = parts(
+        widgets.explore_slices(images, regions, ["flair", "t1", "t1ce", "t2"])
+    )
     number.value = 2
     modality.value = "t1ce"
 
-    image, bits, title, outline = shown[-1]
+    image, bits, title, window, outline = shown[-1]
     np.testing.assert_array_equal(image, images[2, 2])
     np.testing.assert_array_equal(bits, regions[2])
-    assert title == "T1ce, slice 2 of 4"
-    assert outline == REGIONS
+    assert title == "T1ce, axial slice 2 of 4"
+    assert (window, outline) == ((-2.5, 4.0), REGIONS)
+
+    plane.value = "coronal"
+    number.value = 7
+    image, bits, title, _, _ = shown[-1]
+    np.testing.assert_array_equal(image, images[::-1, 2, 7])  # the top of the head is the top row
+    np.testing.assert_array_equal(bits, regions[::-1, 7])
+    assert title == "T1ce, coronal slice 7 of 19"
