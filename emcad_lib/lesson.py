@@ -31,10 +31,12 @@ from emcad_lib.files import CourseError, project_home, replacing, sha256, write_
 from emcad_lib.model.pvt_emcad import PVTEMCAD
 from emcad_lib.model.weights import load_weights
 from emcad_lib.profiles import Profile, get_profile
+from emcad_lib.solved import keep, overview
 
 DOTS_PER_INCH = 100
 # What was measured once, and ships with the course: beside the library, wherever the reader's own home is.
 RECORDED = Path(emcad_lib.__file__).parents[1] / "figures" / "recorded"
+NOTEBOOKS = RECORDED.parents[1] / "notebooks"
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,8 @@ class Lesson:
 
     @property
     def runs(self) -> Path:
-        """Where training runs of this profile and these patients are kept: the setup cell may have set EMCAD_RUNS."""
-        home = Path(os.environ.get("EMCAD_RUNS", "") or project_home() / "runs")
-        return home / f"{self.profile.name}-{self._data_name}"
+        """Where training runs of this profile and these patients are kept."""
+        return _runs() / f"{self.profile.name}-{self._data_name}"
 
     @property
     def patients(self) -> list[Patient]:
@@ -131,6 +132,13 @@ class Lesson:
         if self.is_phantom:
             return "phantom"
         return f"{self.data_dir.name}-{hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:6]}"
+
+    def solved(self, *said: str) -> None:
+        """Keep what the checks of this notebook's exercises have said, in order, and print how far the course is."""
+        folder = _runs() / "exercises"
+        keep(folder, self.notebook, said)
+        course = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+        print(overview(folder, course, self.notebook))
 
     def show(
         self,
@@ -217,6 +225,11 @@ def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", s
     takes = f" This notebook takes {cost.in_words}." if cost else ""
     print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px. {_machine()}.{takes}")
     return Lesson(notebook, chosen, folder, Path(figures).resolve() if figures else None, seed, is_phantom=not data)
+
+
+def _runs() -> Path:
+    """The folder of all runs: the setup cell may have put it elsewhere, where it outlasts a rented machine."""
+    return Path(os.environ.get("EMCAD_RUNS", "") or project_home() / "runs")
 
 
 def _machine() -> str:

@@ -186,6 +186,14 @@ def test_it_has_three_exercises_or_more_each_with_a_hint_and_a_stub_and_solution
     assert f"(solutions/{notebook}_solutions.ipynb)" in "".join(cell.source for cell in after)
 
 
+def test_behind_its_exercises_a_cell_shows_how_far_one_is(notebook):
+    checks = [call for cell in notebook.code for call in re.findall(r"^print\((check_\w+\(.*\))\)$", cell.source, re.M)]
+
+    assert len(checks) >= 3
+    assert [ast.unparse(call) for call in calls(notebook, "lesson.solved")] == [f"lesson.solved({', '.join(checks)})"]
+    assert "lesson.solved(" in notebook.code[-1].source
+
+
 # ---- How it reads ----------------------------------------------------------------------------------------------------
 
 
