@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from emcad_lib.files import CourseError, project_home, read_json, sha256, write_json
 from emcad_lib.lesson import RECORDED, Lesson, begin, versions
+from emcad_lib.meter import Meter
 from emcad_lib.progress import progress
 from emcad_lib.stored import store_outputs
 
@@ -150,8 +152,9 @@ def make_figures(
                 records = read_json(state)["figures"]
                 seconds[notebook.stem] = None
             else:
-                records = _run_one(notebook, out, lesson, data)
-                write_json(state, {"fingerprint": key, "figures": records})
+                with Meter() as meter:
+                    records = _run_one(notebook, out, lesson, data)
+                write_json(state, {"fingerprint": key, "figures": records, "spent": asdict(meter.spent)})
                 seconds[notebook.stem] = time.monotonic() - started
             figures += records
             bar.update()

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import emcad_lib
+from emcad_lib.costs import COSTS_FILE, read_costs
 from emcad_lib.data.brats import Patient, PatientError, find_patients
 from emcad_lib.data.phantom import make_phantoms
 from emcad_lib.data.preprocess import preprocess
@@ -29,10 +31,12 @@ from emcad_lib.files import CourseError, project_home, replacing, sha256, write_
 from emcad_lib.model.pvt_emcad import PVTEMCAD
 from emcad_lib.model.weights import load_weights
 from emcad_lib.profiles import Profile, get_profile
+from emcad_lib.solved import keep, overview
 
 DOTS_PER_INCH = 100
 # What was measured once, and ships with the course: beside the library, wherever the reader's own home is.
 RECORDED = Path(emcad_lib.__file__).parents[1] / "figures" / "recorded"
+NOTEBOOKS = RECORDED.parents[1] / "notebooks"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Lesson:
     @property
     def runs(self) -> Path:
         """Where training runs of this profile and these patients are kept."""
-        return project_home() / "runs" / f"{self.profile.name}-{self._data_name}"
+        return _runs() / f"{self.profile.name}-{self._data_name}"
 
     @property
     def patients(self) -> list[Patient]:
@@ -128,6 +132,13 @@ class Lesson:
         if self.is_phantom:
             return "phantom"
         return f"{self.data_dir.name}-{hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:6]}"
+
+    def solved(self, *said: str) -> None:
+        """Keep what the checks of this notebook's exercises have said, in order, and print how far the course is."""
+        folder = _runs() / "exercises"
+        keep(folder, self.notebook, said)
+        course = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+        print(overview(folder, course, self.notebook))
 
     def show(
         self,
@@ -209,7 +220,26 @@ def begin(notebook: str, profile: str = "", data: str = "", figures: str = "", s
     folder = Path(data).expanduser().resolve() if data else project_home() / "data" / "phantom"
     if data and not folder.is_dir():
         raise CourseError(f"{folder}: there is no such folder. DATA_DIR must name a folder of BraTS patients.")
-    device = "GPU" if torch.cuda.is_available() or torch.backends.mps.is_available() else "CPU"
     whose = "patients of yours" if data else "phantom patients"
-    print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px, on the {device}.")
+    cost = read_costs(RECORDED / COSTS_FILE).get((notebook, chosen.name))
+    takes = f" This notebook takes {cost.in_words}." if cost else ""
+    print(f"Profile {chosen.name}: up to {chosen.patients} {whose}, {chosen.image_size} px. {_machine()}.{takes}")
     return Lesson(notebook, chosen, folder, Path(figures).resolve() if figures else None, seed, is_phantom=not data)
+
+
+def _runs() -> Path:
+    """The folder of all runs: the setup cell may have put it elsewhere, where it outlasts a rented machine."""
+    return Path(os.environ.get("EMCAD_RUNS", "") or project_home() / "runs")
+
+
+def _machine() -> str:
+    """The device that a lesson computes on, and the memory that it has to spare."""
+    free = psutil.virtual_memory().available
+    if torch.cuda.is_available():
+        name, free = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0]
+    elif torch.backends.mps.is_available():
+        name = "Apple GPU"
+    else:
+        cores = os.cpu_count()
+        name = f"CPU with {cores} core{'s' if cores != 1 else ''}"
+    return f"{name}, {free / 1e9:.1f} GB of memory free"

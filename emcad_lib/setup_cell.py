@@ -1,81 +1,109 @@
-"""The setup cell that every notebook carries, and the badge that opens it on Colab.
+"""What is the same at the top of every notebook: the setup cell, the badges that open it elsewhere, what it costs.
 
-Both are made here from the project's address (pyproject.toml) and the pinned versions (requirements.txt), and written
-into the notebooks by ``python -m emcad_lib.setup_cell``.
+All are made here, each from one place, and written into the notebooks by ``python -m emcad_lib.setup_cell``: the
+project's address and version from pyproject.toml, the costs from figures/recorded/notebook_costs.csv.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import metadata
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
+import emcad_lib
+from emcad_lib.costs import COSTS_FILE, HEADER, cost_table, read_costs
 from emcad_lib.files import project_home, replacing
 
-# What the lessons import and Colab doesn't bring, or brings in another version. Never torch or numpy: replacing those
-# under a running Colab breaks it.
-COLAB_LACKS = ("accelerate", "isal", "monai", "nibabel", "nilearn", "timm")
-
 SETUP = """\
-# Setup, the same in every notebook. In the course's own environment it does nothing; on Colab it fetches the course.
-import importlib.util
+# Setup, the same in every notebook: on Colab and Kaggle it fetches the course, elsewhere the course is there.
 import os
+import shutil
 import subprocess
 import sys
 
 ADDRESS = "{address}"
-VERSIONS = "{pins}"
+VERSION = "{version}"
+KEEP_ON_DRIVE = False  # True, on Colab: training runs are kept in your Google Drive, and go on from there
 
-if importlib.util.find_spec("emcad_lib") is None:
-    if "google.colab" in sys.modules:
-        if not os.path.isdir("/content/{folder}"):
-            subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS], cwd="/content", check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *VERSIONS.split()], check=True)
-        os.chdir("/content/{folder}/notebooks")
-    sys.path.insert(0, os.path.dirname(os.getcwd()))  # the course's folder, seen from notebooks/
+ROOT = "/content" if "google.colab" in sys.modules else ""
+ROOT = "/kaggle/working" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ROOT
+if ROOT:
+    course = f"{{ROOT}}/{folder}-{{VERSION}}"
+    for branch in (f"v{{VERSION}}", "main"):  # the notebook's own version, or the newest where it has no release
+        if not os.path.isdir(course):
+            shutil.rmtree(f"{{course}}.part", ignore_errors=True)
+            clone = ["git", "clone", "--quiet", "--depth=1", f"--branch={{branch}}", ADDRESS, f"{{course}}.part"]
+            git = subprocess.run(clone, capture_output=True, text=True)
+            if git.returncode == 0:
+                os.rename(f"{{course}}.part", course)
+    if not os.path.isdir(course):
+        hint = "Is there a connection? (On Kaggle: Settings, Internet on.) Then run this cell again."
+        raise RuntimeError(f"The course could not be fetched. {{hint}} git says:\\n{{git.stderr}}")
+    sys.path.insert(0, course)
+    from emcad_lib.hosted import settle
+
+    settle(course, VERSION, KEEP_ON_DRIVE)  # installs what is missing
+else:
+    sys.path.append(os.path.dirname(os.getcwd()))  # the course's folder, for whom the course isn't installed
 """
+
+
+def _project() -> dict[str, Any]:
+    pyproject = Path(emcad_lib.__file__).parents[1] / "pyproject.toml"
+    project: dict[str, Any] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    return project
 
 
 def address() -> str:
     """The address of the course's repository."""
-    for entry in metadata("emcad-course").get_all("Project-URL") or []:
-        label, _, url = entry.partition(", ")
-        if label == "Repository":
-            return url
-    raise ValueError("pyproject.toml names no Repository under project.urls")
+    return str(_project()["urls"]["Repository"])
 
 
-def setup_cell(requirements: Path) -> str:
-    """The setup cell's text, with the versions that ``requirements`` pins."""
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", requirements.read_text(encoding="utf-8"), flags=re.M))
-    pins = " ".join(f"{name}=={pinned[name]}" for name in COLAB_LACKS)
-    return SETUP.format(address=address(), folder=address().rsplit("/", 1)[-1], pins=pins).rstrip("\n")
+def setup_cell() -> str:
+    """The setup cell's text."""
+    folder = address().rsplit("/", 1)[-1]
+    return SETUP.format(address=address(), version=_project()["version"], folder=folder).rstrip("\n")
 
 
-def badge(notebook: Path) -> str:
-    """Markdown: the picture that opens the notebook on Colab."""
-    path = address().removeprefix("https://github.com/")
+def badges(notebook: Path) -> str:
+    """Markdown: the pictures that open the notebook on Colab and on Kaggle, in a line."""
     place = f"solutions/{notebook.name}" if notebook.parent.name == "solutions" else notebook.name
-    link = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{place}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+    page = f"{address()}/blob/main/notebooks/{place}"
+    colab, kaggle = "https://colab.research.google.com", "https://kaggle.com"
+    links = [
+        ("Colab", f"{colab}/assets/colab-badge.svg", f"{colab}/github/{page.removeprefix('https://github.com/')}"),
+        ("Kaggle", f"{kaggle}/static/images/open-in-kaggle.svg", f"{kaggle}/kernels/welcome?src={page}"),
+    ]
+    return " ".join(f"[![Open in {name}]({picture})]({link})" for name, picture, link in links)
 
 
-def update(notebook: Path, requirements: Path) -> None:
-    """Write the current setup cell and badge into a notebook."""
+def update(notebook: Path, costs: Path) -> None:
+    """Write the current setup cell, badges and table of costs into a notebook.
+
+    Args:
+        notebook: is changed in place. One that has no table of costs, such as a page of solutions, gets none.
+        costs: the recorded table.
+    """
     content = nbformat.read(notebook, as_version=4)
     for cell in content.cells:
         if "setup" in cell.metadata.get("tags", []):
-            cell.source = setup_cell(requirements)
+            cell.source = setup_cell()
     first = content.cells[0]
-    first.source = re.sub(r"\[!\[Open in Colab\].*\)", badge(notebook), first.source)
+    first.source = re.sub(r"\[!\[Open in Colab\].*\)", badges(notebook), first.source)
+    for cell in content.cells:
+        if cell.cell_type == "markdown" and HEADER in cell.source:
+            table = cost_table(read_costs(costs), notebook.stem)
+            cell.source = re.sub(rf"^{re.escape(HEADER)}(\n\|.*)*", table, cell.source, flags=re.M)
     with replacing(notebook) as beside:
         nbformat.write(content, beside)
 
 
 if __name__ == "__main__":
-    for path in sorted((project_home() / "notebooks").rglob("*.ipynb")):
-        update(path, project_home() / "requirements.txt")
+    home = project_home()
+    for path in sorted((home / "notebooks").rglob("*.ipynb")):
+        update(path, home / "figures" / "recorded" / COSTS_FILE)
         sys.stdout.write(f"{path.name}\n")

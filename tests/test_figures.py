@@ -11,6 +11,7 @@ from emcad_lib import figures
 from emcad_lib.figures import figure_names, main, make_figures, run_notebook
 from emcad_lib.files import CourseError, read_json, sha256
 from emcad_lib.lesson import versions
+from emcad_lib.meter import Spent
 
 PARAMETERS = 'PROFILE = ""\nDATA_DIR = ""\nFIGURES_DIR = ""\nSEED = 0'
 BEGIN = 'from emcad_lib.lesson import begin\nlesson = begin("{name}", PROFILE, DATA_DIR, FIGURES_DIR, SEED)'
@@ -196,6 +197,16 @@ def test_a_second_call_runs_nothing_and_writes_the_same_manifest(make, tmp_path)
 
     assert make() == []
     assert (tmp_path / "figs" / "manifest.json").read_bytes() == manifest
+
+
+def test_what_a_run_took_is_kept_until_the_next(make, tmp_path):
+    state = tmp_path / "figs" / ".state" / "01_one.json"
+    make()
+    spent = read_json(state)["spent"]
+    make()
+
+    assert Spent(**spent).minutes > 0
+    assert read_json(state)["spent"] == spent
 
 
 def test_a_second_call_can_be_forced(make):

@@ -4,17 +4,21 @@ import importlib.metadata
 import io
 import os
 import platform
+import re
+import types
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from PIL import Image as Picture
 
 import emcad_lib.lesson
+from emcad_lib.costs import COSTS_FILE, read_costs
 from emcad_lib.data.slices import SliceDataset
 from emcad_lib.files import CourseError, project_home, read_json, sha256
-from emcad_lib.lesson import begin, versions
+from emcad_lib.lesson import RECORDED, begin, versions
 from emcad_lib.profiles import PROFILES
 from emcad_lib.show import plots
 
@@ -22,7 +26,7 @@ from emcad_lib.show import plots
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A course's folder of its own, and none of the environment's settings."""
-    for name in ("EMCAD_PROFILE", "EMCAD_DATA_DIR"):
+    for name in ("EMCAD_PROFILE", "EMCAD_DATA_DIR", "EMCAD_RUNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EMCAD_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # starting workers takes longer than tiny patients do
@@ -86,9 +90,42 @@ def test_a_lesson_begins_with_one_line_that_names_no_folder(six, tmp_path, capsy
     begin("03_x", "ci", str(six))
 
     out = capsys.readouterr().out
-    assert out.startswith("Profile ci: up to 5 patients of yours, 64 px, on the ")
-    assert out.count("\n") == 1
+    assert re.fullmatch(r"Profile ci: up to 5 patients of yours, 64 px\. .+, \d+\.\d GB of memory free\.\n", out)
     assert "/" not in out
+
+
+def test_the_line_tells_the_processor_with_its_cores_and_the_memory_that_can_be_had(six, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=3.21e9))
+
+    begin("03_x", "ci", str(six))
+
+    assert " CPU with 1 core, 3.2 GB of memory free." in capsys.readouterr().out
+
+
+def test_the_line_tells_a_gpu_by_its_name_and_the_gpus_own_memory(six, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14.5e9, 15.8e9))
+
+    begin("03_x", "ci", str(six))
+
+    assert " Tesla T4, 14.5 GB of memory free." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("profile", ["ci", "quick"])
+def test_the_line_tells_what_the_notebook_costs_in_this_profile(six, capsys, profile):
+    begin("12_segment_a_patient", profile, str(six))
+
+    cost = read_costs(RECORDED / COSTS_FILE)["12_segment_a_patient", profile]
+    assert capsys.readouterr().out.endswith(f" This notebook takes {cost.in_words}.\n")
+
+
+def test_the_environment_says_where_runs_are_kept(six, monkeypatch, tmp_path):
+    monkeypatch.setenv("EMCAD_RUNS", str(tmp_path / "drive"))
+
+    assert begin("03_x", "ci").runs == tmp_path / "drive" / "ci-phantom"
 
 
 def test_with_empty_settings_it_is_the_quick_profile_on_phantom_patients(home):

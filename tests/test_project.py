@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import emcad_lib
-from emcad_lib.setup_cell import COLAB_LACKS, address, setup_cell
+from emcad_lib.setup_cell import address, setup_cell
 from emcad_lib.train.published import published_results
 from emcad_lib.train.study import recorded_runs
 
@@ -86,17 +86,8 @@ def test_the_conda_environments_python_is_one_that_the_project_supports():
     assert supported.specifier.contains(str(python.specifier).removeprefix("==").replace("*", "0"))
 
 
-def test_the_setup_cell_installs_the_pinned_versions_and_leaves_colabs_torch_and_numpy_alone():
-    cell = setup_cell(ROOT / "requirements.txt")
-    installed = dict(re.findall(r"([\w-]+)==([\w.]+)", cell))
-
-    assert installed == {name: PINS[name] for name in COLAB_LACKS}
-    assert not {"torch", "torchvision", "numpy"} & set(installed)
-    assert set(COLAB_LACKS) <= {requirement.name for requirement in DEPENDENCIES}
-
-
 def test_the_setup_cell_is_plain_python_without_a_shell():
-    cell = setup_cell(ROOT / "requirements.txt")
+    cell = setup_cell()
 
     assert ast.parse(cell)  # so it holds no !pip and no %pip, where an unquoted >= would be a redirect
     assert "shell=True" not in cell
@@ -107,7 +98,7 @@ def test_the_setup_cell_does_nothing_where_the_course_is_installed(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
 
-    exec(setup_cell(ROOT / "requirements.txt"), {})
+    exec(setup_cell(), {})
 
     assert list(tmp_path.iterdir()) == []
 

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import nbformat
 
+from emcad_lib.costs import COSTS_FILE, excess, read_costs
 from emcad_lib.figures import figure_names, make_figures, run_notebook
+from emcad_lib.files import read_json
+from emcad_lib.meter import Spent, yardstick
 
 ROOT = Path(__file__).parents[2]
+COSTS = read_costs(ROOT / "figures" / "recorded" / COSTS_FILE)
 CELL_SECONDS = 300  # for one cell: a notebook that hangs fails, rather than the whole suite
 
 
@@ -25,7 +29,7 @@ def warnings(executed: Path) -> list[str]:
     return [output.text for output in outputs(executed) if output.get("name") == "stderr"]
 
 
-def test_a_notebook_runs_and_makes_its_figures(notebook, ci_home, tmp_path):
+def test_a_notebook_runs_and_makes_its_figures_and_costs_no_more_than_recorded(notebook, ci_home, tmp_path):
     figures = make_figures([notebook.path], tmp_path, profile="ci")
 
     assert [record["id"] for record in figures] == figure_names(notebook.path)
@@ -34,6 +38,13 @@ def test_a_notebook_runs_and_makes_its_figures(notebook, ci_home, tmp_path):
         assert len((tmp_path / record["data"]).read_text().splitlines()) >= 2  # a table with a row
         assert (record["profile"], record["patients"], record["seed"]) == ("ci", "phantom", 0)
     assert warnings(tmp_path / ".state" / "executed" / notebook.path.name) == []
+    spent = Spent(**read_json(tmp_path / ".state" / f"{notebook}.json")["spent"])
+    assert too_much(spent, COSTS[str(notebook), "ci"]) == ""
+
+
+def too_much(spent, cost):
+    """What the notebook took beyond its allowance. How fast this machine is, is asked only where that matters."""
+    return excess(spent, cost) and excess(spent, cost, slowness=yardstick() / cost.yardstick)
 
 
 def test_solutions_run(solutions, ci_home, tmp_path):

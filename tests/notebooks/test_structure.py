@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from emcad_lib.costs import COSTS_FILE, cost_table, read_costs
 from emcad_lib.figures import figure_names
 from emcad_lib.files import read_json, sha256
-from emcad_lib.setup_cell import badge, setup_cell
+from emcad_lib.profiles import PROFILES
+from emcad_lib.setup_cell import badges, setup_cell
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +37,7 @@ BEGIN = """\
 from emcad_lib.lesson import begin
 
 lesson = begin("{name}", PROFILE, DATA_DIR, FIGURES_DIR, SEED)"""
+COSTS = read_costs(ROOT / "figures" / "recorded" / COSTS_FILE)
 MACHINE = re.compile(r"(?<![\w.~:/-])/(work|root|home|tmp|Users)\b")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -109,13 +112,13 @@ def lesson_definitions(page):
 # ---- How a notebook opens and closes ---------------------------------------------------------------------------------
 
 
-def test_it_opens_with_its_number_title_badge_and_question(page):
+def test_it_opens_with_its_number_title_badges_and_question(page):
     title, _, rest = page.cells[0].source.partition("\n")
-    link, _, question = rest.strip().partition("\n")
+    links, _, question = rest.strip().partition("\n")
 
     assert page.cells[0].cell_type == "markdown"
     assert re.fullmatch(rf"# {str(page)[:2]} · \S.*", title)
-    assert link == badge(page.path)
+    assert links == badges(page.path)
     assert len(question.split()) >= 10
 
 
@@ -127,14 +130,18 @@ def test_it_says_what_one_learns_what_one_needs_and_what_it_costs(notebook):
     assert goals.startswith("**You will be able to**")
     assert 3 <= len(re.findall(r"^- \S", goals, flags=re.M)) <= 5
     assert len(needs.split()) >= 5
-    assert [row.split("|")[1].strip() for row in re.findall(r"^\|.*\|$", needs, flags=re.M)] == [
-        "profile", "---", "ci", "quick", "paper",
-    ]  # fmt: skip
-    assert re.search(r"^\| profile \| minutes \| memory \|$", needs, flags=re.M)
+    assert re.findall(r"^\|.*\|$", needs, flags=re.M) == cost_table(COSTS, str(notebook)).splitlines()
+
+
+def test_what_it_costs_is_recorded_for_each_notebook_and_profile(notebooks):
+    assert list(COSTS) == [(str(page), profile) for page in notebooks for profile in PROFILES]
+    for (notebook, profile), cost in COSTS.items():
+        assert cost.basis == "estimated" if profile == "paper" else cost.basis in ("measured", "earlier"), notebook
+        assert cost.yardstick or profile == "paper", notebook
 
 
 def test_its_setup_cell_is_the_one_of_the_whole_course(page):
-    assert page.code[0].source == setup_cell(ROOT / "requirements.txt")
+    assert page.code[0].source == setup_cell()
     assert page.code[0].metadata.tags == ["setup"]
     assert len(page.tagged("setup")) == 1
 
@@ -179,6 +186,14 @@ def test_it_has_three_exercises_or_more_each_with_a_hint_and_a_stub_and_solution
     assert f"(solutions/{notebook}_solutions.ipynb)" in "".join(cell.source for cell in after)
 
 
+def test_behind_its_exercises_a_cell_shows_how_far_one_is(notebook):
+    checks = [call for cell in notebook.code for call in re.findall(r"^print\((check_\w+\(.*\))\)$", cell.source, re.M)]
+
+    assert len(checks) >= 3
+    assert [ast.unparse(call) for call in calls(notebook, "lesson.solved")] == [f"lesson.solved({', '.join(checks)})"]
+    assert "lesson.solved(" in notebook.code[-1].source
+
+
 # ---- How it reads ----------------------------------------------------------------------------------------------------
 
 
@@ -195,8 +210,9 @@ def test_its_code_cells_are_short(notebook):
 
 def test_it_has_more_words_than_code(notebook):
     prose = sum(len(text.split()) for text in notebook.prose)
+    own = notebook.code[1:]  # the setup cell is the whole course's
 
-    assert prose > sum(len(cell.source.split()) for cell in notebook.code)
+    assert prose > sum(len(cell.source.split()) for cell in own)
     assert prose >= 600
 
 
