@@ -162,3 +162,84 @@ def test_weights_of_another_size_are_refused(beyond, monkeypatch, tmp_path):
 
     with pytest.raises(CourseError, match="don't fit timm's"):
         beyond.imagenet_lite(tmp_path)
+
+
+# ---- What is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_each_recorded_training_has_the_settings_of_today_and_the_same_patients(beyond, monkeypatch):
+    monkeypatch.setattr(beyond, "imagenet_lite", lambda work: Path(f"{beyond.LITE}.safetensors"))
+    table, ledgers = pd.read_csv(beyond.TABLE, dtype={"seed": str}), json.loads(beyond.LEDGERS.read_text())
+    trained = table[table["run"].notna()]
+
+    columns = (trained["group"].fillna(""), trained["step"], trained["seed"].astype(int))
+    said = list(zip(*columns, strict=True))
+    assert said == beyond.trainings([0, 1, 2])
+    assert list(ledgers) == trained["run"].tolist()
+    for (group, step, seed), ledger in zip(said, ledgers.values(), strict=True):
+        assert ledger["config"] == json.loads(
+            json.dumps(beyond.configuration(group, step, seed, Path("w"), Path("train")).settings())
+        )
+    assert len({json.dumps(ledger["data"]) for ledger in ledgers.values()}) == 1
+    epochs = pd.read_csv(beyond.HISTORIES).groupby("run", sort=False)["epoch"].agg(list)
+    assert list(epochs.index) == list(ledgers)
+    assert all(numbers == list(range(1, beyond.QUICK.epochs + 1)) for numbers in epochs)
+
+
+def test_what_needed_no_training_is_recorded_for_every_seed_and_every_ensemble(beyond):
+    table = pd.read_csv(beyond.TABLE, dtype={"seed": str})
+    counts = table[table["run"].isna()].groupby("step")["seed"].nunique().to_dict()
+
+    assert counts == {
+        "early stopping": 6, "mirrored": 6, "ensemble of three": 20, "and mirrored": 3, "and an ensemble of three": 1,
+    }  # fmt: skip
+    scored = [column for column in table.columns if column.startswith("Phantom")]
+    assert len(scored) == beyond.HELD_OUT
+    assert table[scored].stack().between(0, 1).all()
+
+
+def test_what_the_lesson_says_in_words_is_what_was_recorded(beyond):
+    """Notebook 13. If a new recording says otherwise, rewrite its conclusions."""
+    table = pd.read_csv(beyond.TABLE, dtype={"seed": str})
+    scored = [column for column in table.columns if column.startswith("Phantom")]
+    table["dice"] = table[scored].mean(axis=1)
+    by_step = {step: rows["dice"].to_numpy() for step, rows in table.groupby("step", sort=False)}
+    histories = pd.read_csv(beyond.HISTORIES).set_index(["run", "epoch"])
+    baseline, last = by_step["baseline"], beyond.QUICK.epochs
+
+    def within_chance(*steps):
+        """Every step has a seed on either side of the baseline's worst or best, or all of them in its range."""
+        return all(by_step[step].max() > baseline.min() and by_step[step].min() < baseline.max() for step in steps)
+
+    # Learning rates: the constant one ends far below once, level with the others an epoch earlier.
+    assert np.sort(by_step["constant"])[0] < baseline.min() - 0.3
+    assert (np.sort(by_step["constant"])[1:] > baseline.min() - 0.05).all()
+    fallen = f"learning-rate-constant-seed{by_step['constant'].argmin()}"
+    assert histories.loc[(fallen, last - 1), "dice_patient"] > 0.6 > 0.2 > histories.loc[(fallen, last), "dice_patient"]
+    assert within_chance("cosine without warm-up", "plateau")
+
+    # Augmentation: without it, and by some kinds alone, every run beats every baseline; the training loss is half.
+    for step in ("none", "affine only", "elastic only", "contrast only", "noise and blur only"):
+        assert by_step[step].min() > baseline.max(), step
+    assert by_step["all, and elastic"].mean() < by_step["none"].mean() - 0.05
+    loss = histories.xs(last, level="epoch")["train_loss"]
+    with_it, without = (loss[loss.index.str.startswith(name)].mean() for name in ("baseline-", "augmentation-none-"))
+    assert 1.8 < with_it / without < 2.4
+
+    # Regularisation.
+    assert within_chance("weight decay 0.05", "dropout 0.2", "no drop path")
+    for seed in range(3):
+        twin, average = (
+            histories.loc[f"{name}-seed{seed}"] for name in ("baseline", "regularisation-averaged-weights")
+        )
+        np.testing.assert_allclose(twin["train_loss"], average["train_loss"], rtol=1e-3)  # the same training
+        assert by_step["averaged weights"][seed] < baseline[seed]
+
+    # Transfer, batch and precision.
+    assert by_step["from the reference weights"].min() > baseline.max()
+    lite = [by_step[f"EfficientNet-Lite0, {start}"] for start in ("random", "ImageNet")]
+    assert lite[1].min() > lite[0].max()
+    gains = by_step["from the reference weights"].mean() - baseline.mean(), lite[1].mean() - lite[0].mean()
+    assert gains[1] > 0.9 * gains[0] > 0.08
+    assert within_chance("bfloat16")
+    assert by_step["batch of 48, three times the rate"].max() < baseline.min() - 0.1
