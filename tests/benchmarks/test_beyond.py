@@ -218,13 +218,13 @@ def test_what_the_lesson_says_in_words_is_what_was_recorded(beyond):
     assert histories.loc[(fallen, last - 1), "dice_patient"] > 0.6 > 0.2 > histories.loc[(fallen, last), "dice_patient"]
     assert within_chance("cosine without warm-up", "plateau")
 
-    # Augmentation: without it, and by some kinds alone, every run beats every baseline; the training loss is half.
-    for step in ("none", "affine only", "elastic only", "contrast only", "noise and blur only"):
-        assert by_step[step].min() > baseline.max(), step
-    assert by_step["all, and elastic"].mean() < by_step["none"].mean() - 0.05
-    loss = histories.xs(last, level="epoch")["train_loss"]
-    with_it, without = (loss[loss.index.str.startswith(name)].mean() for name in ("baseline-", "augmentation-none-"))
-    assert 1.8 < with_it / without < 2.4
+    # Augmentation: without it every run beats every baseline; most kinds alone are level with that, gamma with all.
+    assert by_step["none"].min() > baseline.max()
+    for step in ("affine only", "elastic only", "contrast only", "noise and blur only"):
+        assert by_step[step].mean() == pytest.approx(by_step["none"].mean(), abs=0.005), step
+    assert by_step["gamma only"].max() < by_step["none"].min()
+    assert by_step["gamma only"].mean() < baseline.mean()
+    assert within_chance("gamma only", "all, and elastic")
 
     # Regularisation.
     assert within_chance("weight decay 0.05", "dropout 0.2", "no drop path")
@@ -243,3 +243,57 @@ def test_what_the_lesson_says_in_words_is_what_was_recorded(beyond):
     assert gains[1] > 0.9 * gains[0] > 0.08
     assert within_chance("bfloat16")
     assert by_step["batch of 48, three times the rate"].max() < baseline.min() - 0.1
+
+    # Input, encoder, output and loss.
+    assert within_chance("four modalities", "two neighbouring slices", "boundary loss")
+    assert by_step["PVTv2-B2"].max() < baseline.min()
+    assert by_step["three regions"].max() < baseline.min()
+
+    # At test time: mirroring helps each of the six by a hundredth on average, an ensemble twice as much.
+    order = (
+        table[table["step"] == "baseline"].sort_values("seed"),
+        table[table["step"] == "mirrored"].sort_values("seed"),
+    )
+    gain = order[1]["dice"].to_numpy() - order[0]["dice"].to_numpy()
+    assert (gain > 0).all()
+    assert gain.mean() == pytest.approx(0.01, abs=0.005)
+    of_three = by_step["ensemble of three"]
+    assert of_three.mean() - baseline.mean() == pytest.approx(2 * gain.mean(), rel=0.3)
+    assert np.std(of_three) < np.std(baseline)
+    assert of_three.min() == pytest.approx(baseline.mean(), abs=0.01)
+
+    # Early stopping gains less than the baseline's seeds lie apart.
+    assert 0 < by_step["early stopping"].mean() - baseline.mean() < np.std(baseline)
+
+    # The ladder: two large steps up, then up and down, and up at the end; its top isn't its highest rung.
+    rungs = [
+        "published rate", "ten times the rate", "none", "baseline", "averaged weights", "averaged, four modalities",
+        "averaged, four modalities, neighbours", "and mirrored", "and an ensemble of three",
+    ]  # fmt: skip
+    steps = np.diff([by_step[rung].mean() for rung in rungs])
+    assert (steps[[0, 1, 4, 6, 7]] > 0).all()
+    assert (steps[[2, 3, 5]] < 0).all()
+    assert steps[0] > 0.15
+    assert by_step["none"].mean() == max(by_step[rung].mean() for rung in rungs)
+    neighbours = np.sort(by_step["averaged, four modalities, neighbours"])
+    assert neighbours[1] - neighbours[0] > 10 * (neighbours[2] - neighbours[1])
+
+    # Other networks: EMCAD is the cheapest, and level with the best; seeds overlap, but for B2.
+    costs = pd.read_csv(beyond.NETWORKS).set_index("step")
+    others = ["U-Net", "Attention U-Net", "U-Net on PVTv2-B0", "PVTv2-B2"]
+    for column in ("parameters", "multiply_adds", "seconds_per_head"):
+        assert (costs.loc[others, column] > costs.loc["baseline", column]).all()
+    assert costs.loc["Attention U-Net", "seconds_per_head"] / costs.loc[
+        "baseline", "seconds_per_head"
+    ] == pytest.approx(4, abs=0.5)
+    means = {step: by_step[step].mean() for step in others}
+    assert baseline[:3].mean() < max(means.values()) == means["Attention U-Net"] < baseline.mean()
+    assert f"{baseline.mean():.2f}" == f"{means['Attention U-Net']:.2f}"
+    assert within_chance(*others[:3])
+
+    # At a glance: who lies to the right of the baseline's range with all runs, and who to the left.
+    trained = table.loc[table["run"].notna() & (table["step"] != "baseline"), "step"].unique()
+    assert sum(by_step[step].min() > baseline.max() for step in trained) == 7
+    assert {step for step in trained if by_step[step].max() < baseline.min()} == {
+        "published rate", "PVTv2-B2", "three regions", "batch of 48, three times the rate",
+    }  # fmt: skip

@@ -310,6 +310,12 @@ def choices() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def beyond(step: str) -> pd.Series:
+    """Of a step of benchmarks/beyond.py: for each seed, the mean Dice of the patients that are scored."""
+    table = pd.read_csv(RECORDED / "beyond.csv").query("step == @step")
+    return table[[column for column in table.columns if column.startswith("Phantom")]].mean(axis=1)
+
+
 def reference_results() -> dict[str, Callable[[], float]]:
     """The table of what can be compared with what, by the number of its row: `reference_results_1_whole` and so on."""
     table = pd.read_csv(RECORDED / "reference_results.csv")
@@ -728,6 +734,14 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
     "reference_real_highest": lambda: reference_on_real_patients().max(),
+    "beyond_first_three": lambda: beyond("baseline").iloc[:3].mean(),
+    "beyond_other_three": lambda: beyond("baseline").iloc[3:].mean(),
+    "beyond_large_batch": lambda: int(
+        re.search(r"batch of (\d+)", " ".join(pd.read_csv(RECORDED / "beyond.csv")["step"]))[1]
+    ),
+    "beyond_updates": lambda: (
+        pd.read_csv(RECORDED / "beyond_histories.csv").query("run == 'baseline-seed0'")["updates"].max()
+    ),
     **reference_results(),
     **regions_on_real_patients(),
     "regions_phantom_dice": lambda: float(load_weights("regions").metadata["dice_patient"]),
