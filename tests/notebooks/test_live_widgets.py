@@ -1,8 +1,7 @@
-"""The widgets of the notebooks work where readers meet them: in JupyterLab, in a browser, by the keyboard.
+"""The widgets of the notebooks 03 to 07 work where readers meet them: in JupyterLab, in a browser, by the keyboard.
 
-A notebook is run there from top to bottom. A cell at its end, which isn't in the notebook, sets every control of every
-widget to all its values. Then every control is moved by its keys until the picture changes. Slower than all that
-papermill tells, but papermill has no page and no keys.
+A notebook is run there from top to bottom, and then every control of every widget is moved by its keys until the
+picture changes. Slower than all that papermill tells, but papermill has no page and no keys.
 """
 
 from __future__ import annotations
@@ -15,19 +14,16 @@ from typing import Any
 import nbformat
 import pytest
 from browser import BrowserError, BrowserTimeout, Tab, chromium, find_browser, jupyterlab, wait_for
-from matplotlib.figure import Figure
-
-from emcad_lib.show import widgets
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None,
     reason="There is no Chromium or Chrome on the path. Install one: apt install chromium, or from google.com/chrome.",
 )
 
-LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[01]*.ipynb"))
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[3-7]_*.ipynb"))
 
 OPEN_SECONDS = 120
-RUN_SECONDS = 900  # of a whole notebook, on a machine that is busy with other tests
+RUN_SECONDS = 600  # of a whole notebook, on a machine that is busy with other tests
 MOVE_SECONDS = 10
 DRAW_SECONDS = 60
 SHOW_SECONDS = 3  # from the end of the kernel's work to the picture in the page
@@ -100,52 +96,6 @@ STATE = f"""async (widget, number) => {{
         isIdle: lesson.sessionContext.session.kernel.status === "idle",
     }};
 }}"""
-
-
-# Runs in the notebook's kernel, behind its own cells. Out is what they have shown.
-SWEEP = """\
-import contextlib
-import itertools
-
-import ipywidgets
-
-
-def values(control):
-    if isinstance(control, ipywidgets.Dropdown):
-        return [value for _, value in control._options_full]
-    every = range(control.min, control.max + 1, control.step)
-    return [every[place * (len(every) - 1) // 14] for place in range(15)] if len(every) > 15 else list(every)
-
-
-def restore(controls, at_first):
-    for control, value in zip(controls, at_first):
-        with contextlib.suppress(Exception):
-            control.value = value
-
-
-def try_out(widget):
-    box, picture, message = widget.children
-    controls = box.children
-    at_first = [control.value for control in controls]
-    ways = [[(control, value)] for control in controls for value in values(control)]
-    ends = [[(control, value) for value in (values(control)[0], values(control)[-1])] for control in controls]
-    for way in itertools.chain(ways, itertools.islice(itertools.product(*ends), 32)):
-        for control, value in way:
-            with contextlib.suppress(Exception):  # the widget says it, and only the last picture counts
-                control.value = value
-        if not bytes(picture.value).startswith(b"\\x89PNG") or message.value.startswith("<b>"):
-            said = ", ".join(f"{control.description}={value}" for control, value in way)
-            failed.append(f"{said}: {message.value}")
-        if len(way) == 1:
-            restore(controls, at_first)
-    restore(controls, at_first)
-
-
-failed = []
-for shown in [value for value in Out.values() if isinstance(value, ipywidgets.VBox)]:
-    try_out(shown)
-assert not failed, "; ".join(failed)
-"""
 
 
 class Control:
@@ -297,9 +247,7 @@ def lab(ci_home: Path, tmp_path: Path) -> Iterator[Callable[[nbformat.NotebookNo
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_control_of_every_widget_changes_its_picture_in_jupyterlab(path, lab):
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(SWEEP))
-    reader = lab(notebook, path.name)
+    reader = lab(nbformat.read(path, as_version=4), path.name)
 
     live = reader.try_widgets()
 
@@ -364,19 +312,3 @@ def test_a_control_that_changes_nothing_and_all_that_fails_is_noticed(lab):
     for expected, problem in zip(seen, reader.problems, strict=True):
         assert expected in problem
         assert Path(problem.rpartition("Screenshot: ")[2]).read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_value_that_fails_alone_or_together_with_another_is_noticed():
-    def draw(left, right):
-        if left == 3 or (left, right) == (9, "b"):
-            raise ValueError("too much")
-        return Figure(figsize=(1, 1))
-
-    controls = {"left": widgets.slider("left", 0, 9, 0), "right": widgets.choice("right", ["a", "b"])}
-    shown = widgets.interactive(draw, alt="Nothing.", **controls)
-
-    with pytest.raises(AssertionError) as error:
-        exec(SWEEP, {"Out": {1: shown}})
-
-    assert str(error.value) == "left=3: <b>ValueError:</b> too much; left=9, right=b: <b>ValueError:</b> too much"
-    assert [control.value for control in controls.values()] == [0, "a"]
