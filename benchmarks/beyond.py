@@ -88,6 +88,7 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
         "contrast only": {"variations": ("contrast", "shade")},
         "gamma only": {"variations": ("tone",)},
         "noise and blur only": {"variations": ("blur", "noise")},
+        "all but gamma": {"variations": ("flip", "move", "contrast", "shade", "blur", "noise")},
         "all, and elastic": {"variations": ("flip", "move", "tone", "contrast", "shade", "blur", "noise", "elastic")},
     },
     "transfer": {
@@ -102,6 +103,7 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
         "three regions": {"regions": ("whole", "core", "enhancing")},
     },
     "loss": {"boundary loss": {"boundary": 30.0}},
+    "length": {"three times as long": {"epochs": MEMBERS * QUICK.epochs}},  # what the members of an ensemble cost
     "network": {
         "U-Net": {"network": "unet"},
         "Attention U-Net": {"network": "attention_unet"},
@@ -132,7 +134,8 @@ def trainings(seeds: Sequence[int]) -> list[tuple[str, str, int]]:
 
 def configuration(group: str, step: str, seed: int, work: Path, cache: Path) -> TrainConfig:
     """The settings of one training."""
-    settings = {"encoder": QUICK.encoder, "learning_rate": QUICK.learning_rate, **STEPS[group][step]}
+    usual = {"encoder": QUICK.encoder, "learning_rate": QUICK.learning_rate, "epochs": QUICK.epochs}
+    settings = {**usual, **STEPS[group][step]}
     if settings.get("encoder_weights"):
         settings["encoder_weights"] = str(imagenet_lite(work))
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{group} {step}".strip())
@@ -141,7 +144,6 @@ def configuration(group: str, step: str, seed: int, work: Path, cache: Path) -> 
         work / "runs",
         f"{name}-seed{seed}",
         seed=seed,
-        epochs=QUICK.epochs,
         image_size=QUICK.image_size,
         slices_per_epoch=QUICK.slices_per_epoch,
         pretrained=QUICK.pretrained,
@@ -220,7 +222,10 @@ def ensembles(runs: Sequence[Path], held_out: Cache, flip: bool = False) -> Iter
 
 
 def without_training(work: Path, held_out: Cache) -> Iterator[dict[str, Any]]:
-    """The rows of what needs no further training: another epoch, mirroring, ensembles."""
+    """The rows of what needs no further training: known weights as they are, another epoch, mirroring, ensembles."""
+    known = load_weights(REFERENCE_WEIGHTS)
+    found = {name: score(probabilities(known, held_out, name), held_out, name) for name in patients(held_out)}
+    yield {"group": "transfer", "step": "reference weights as they are", "seed": 0, **found}
 
     def folder(group: str, step: str, seed: int) -> Path:
         return configuration(group, step, seed, work, work).folder
