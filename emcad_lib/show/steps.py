@@ -14,6 +14,8 @@ from emcad_lib.show.plots import COLOURS
 def draw_changes(axes: Axes, baseline: Sequence[float], steps: Mapping[str, Sequence[float]], label: str) -> None:
     """A row for each step: a dot for each seed, a bar at their mean; behind them the baseline's range and mean.
 
+    Coloured is only what lies outside that range with all of its dots.
+
     Args:
         axes: where to draw.
         baseline: a score for each seed of what the steps are compared with.
@@ -22,10 +24,17 @@ def draw_changes(axes: Axes, baseline: Sequence[float], steps: Mapping[str, Sequ
     """
     axes.axvspan(min(baseline), max(baseline), color="0.88", linewidth=0, label="baseline, lowest to highest seed")
     axes.axvline(float(np.mean(baseline)), color="0.45", linestyle="--", label="baseline, mean")
+    said = set()
     for row, scores in enumerate(steps.values()):
-        colour = COLOURS["blue"] if np.mean(scores) >= np.mean(baseline) else COLOURS["red"]
-        marker = "o" if np.mean(scores) >= np.mean(baseline) else "s"
-        axes.scatter(scores, [row] * len(scores), color=colour, marker=marker, s=22, alpha=0.8, zorder=3)
+        if min(scores) > max(baseline):
+            colour, marker, where = COLOURS["blue"], "o", "all dots above it"
+        elif max(scores) < min(baseline):
+            colour, marker, where = COLOURS["red"], "s", "all dots below it"
+        else:
+            colour, marker, where = "0.35", "D", "neither"
+        dots = axes.scatter(scores, [row] * len(scores), color=colour, marker=marker, s=22, alpha=0.8, zorder=3)
+        dots.set_label("" if where in said else where)
+        said.add(where)
         axes.vlines(np.mean(scores), row - 0.35, row + 0.35, color=colour, linewidth=2.5, zorder=3)
     axes.set_yticks(range(len(steps)), list(steps))
     axes.set_ylim(len(steps) - 0.5, -0.5)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
 
 from emcad_lib.show import plots
 from emcad_lib.show.steps import draw_changes, draw_pareto, draw_waterfall, unbeaten
@@ -13,20 +14,27 @@ def axes():
     return plots.new_figure()[1][0, 0]
 
 
-def test_every_seed_is_a_dot_in_its_row_and_better_and_worse_differ_in_colour_and_marker(axes):
-    draw_changes(axes, [0.5, 0.7], {"more": [0.8, 0.6], "less": [0.1, 0.2, 0.3]}, "Dice")
+def test_every_seed_is_a_dot_and_only_what_lies_outside_the_baseline_s_range_with_all_of_them_has_a_colour(axes):
+    steps = {"more": [0.8, 0.75], "less": [0.1, 0.2, 0.3], "one more": [0.9, 0.6], "one less": [0.4, 0.5]}
+    draw_changes(axes, [0.5, 0.7], steps, "Dice")
 
     span = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert (span.x0, span.x1) == pytest.approx((0.5, 0.7))
     assert axes.lines[0].get_xdata() == pytest.approx([0.6, 0.6])
-    better, better_mean, worse, worse_mean = axes.collections
-    np.testing.assert_allclose(better.get_offsets(), [[0.8, 0], [0.6, 0]])
-    np.testing.assert_allclose(worse.get_offsets(), [[0.1, 1], [0.2, 1], [0.3, 1]])
-    assert better_mean.get_segments()[0][:, 0] == pytest.approx([0.7, 0.7])
-    assert worse_mean.get_segments()[0][:, 0] == pytest.approx([0.2, 0.2])
-    assert better.get_facecolor()[0][:3] != pytest.approx(worse.get_facecolor()[0][:3])
-    assert len(better.get_paths()[0].vertices) != len(worse.get_paths()[0].vertices)
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["more", "less"]
+    dots, means = axes.collections[::2], axes.collections[1::2]
+    for row, (each, mean, scores) in enumerate(zip(dots, means, steps.values(), strict=True)):
+        np.testing.assert_allclose(each.get_offsets(), [[score, row] for score in scores])
+        assert mean.get_segments()[0][:, 0] == pytest.approx([np.mean(scores)] * 2)
+    looks = [(tuple(each.get_facecolor()[0]), len(each.get_paths()[0].vertices)) for each in dots]
+    better, worse, *either = looks
+    assert better[0][:3] == pytest.approx(to_rgb(plots.COLOURS["blue"]))
+    assert worse[0][:3] == pytest.approx(to_rgb(plots.COLOURS["red"]))
+    assert either[0] == either[1]
+    assert len({colour for colour, _ in looks}) == 3
+    assert better[1] != worse[1]  # told apart without colours, too
+    legend = axes.get_legend_handles_labels()[1]
+    assert sorted(legend[-3:]) == ["all dots above it", "all dots below it", "neither"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(steps)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
 
 
