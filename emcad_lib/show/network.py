@@ -59,7 +59,9 @@ def draw_network(parts: pd.DataFrame, quantity: str = "shape", title: str = "") 
     _draw_input(drawing, encoder)
     _draw_shared(drawing)
     if homeless := sorted(set(drawing.parts.index[drawing.parts["stage"].notna()]) - drawing.drawn):
-        raise CourseError(f"The drawing has no place for {', '.join(homeless)}: it's made for a PVTEMCAD.")
+        raise CourseError(
+            f"The drawing has no place for {', '.join(homeless)}: draw a PVTEMCAD, as create_model makes it."
+        )
     drawing.colour_bar()
     drawing.figure.suptitle(title, y=0.985)
     return drawing.figure

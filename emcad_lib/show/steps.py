@@ -27,9 +27,9 @@ def draw_changes(axes: Axes, baseline: Sequence[float], steps: Mapping[str, Sequ
     said = set()
     for row, scores in enumerate(steps.values()):
         if min(scores) > max(baseline):
-            colour, marker, where = COLOURS["blue"], "o", "all dots above it"
+            colour, marker, where = COLOURS["blue"], "o", "all dots to its right"
         elif max(scores) < min(baseline):
-            colour, marker, where = COLOURS["red"], "s", "all dots below it"
+            colour, marker, where = COLOURS["red"], "s", "all dots to its left"
         else:
             colour, marker, where = "0.35", "D", "neither"
         dots = axes.scatter(scores, [row] * len(scores), color=colour, marker=marker, s=22, alpha=0.8, zorder=3)
