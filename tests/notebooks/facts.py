@@ -423,8 +423,7 @@ def cosine_of_random_kernels() -> float:
 
 FACTS: dict[str, Callable[[], float]] = {
     # Settings: the profiles, the encoder's four stages, the blocks' defaults
-    **{f"px_{name}": lambda name=name: PROFILES[name].image_size for name in PROFILES},
-    **{f"patients_{name}": lambda name=name: PROFILES[name].patients for name in ("ci", "quick")},
+    **{f"px_{name}": lambda name=name: PROFILES[name].image_size for name in ("quick", "paper")},
     "epochs_paper": lambda: PROFILES["paper"].epochs,
     "batch_small": lambda: batch_sizes()[0],
     "batch_middle": lambda: batch_sizes()[1],
@@ -461,6 +460,12 @@ FACTS: dict[str, Callable[[], float]] = {
     "network_parameters_b2": lambda: count(create_model("pvt_v2_b2", in_channels=1)),
     "decoder_multiply_adds_b0": lambda: decoder_multiply_adds("pvt_v2_b0"),
     "decoder_multiply_adds_b2": lambda: decoder_multiply_adds("pvt_v2_b2"),
+    **{
+        f"encoder_times_{name}": lambda model=f"pvt_v2_{name}": (
+            count(create_model(model).encoder) / count(create_model(model).decoder)
+        )
+        for name in ("b0", "b2")
+    },
     "lift_parameters": lambda: count(create_model(in_channels=1).lift),
     "mscam4_parameters_b0": lambda: count(create_model("pvt_v2_b0").decoder.mscam4),
     "mscam1_output_mb": lambda: 32 * 56 * 56 * 4 / 2**20,
@@ -679,6 +684,7 @@ FACTS: dict[str, Callable[[], float]] = {
     "rate_large_scaled": lambda: study_rate("scaled", 25),
     "study_trainings": lambda: len(read_json(RECORDED / "batch_sizes.json")),
     "study_updates": lambda: study("updates"),
+    "study_speed_large": lambda: study("seconds", size=6) / study("seconds", size=25),
     "study_samples": lambda: study("samples"),
     "study_samples_small": lambda: study("samples", "updates", size=6),
     "study_samples_large": lambda: study("samples", "updates", size=25),
