@@ -4,7 +4,8 @@ DIR is a folder of BraTS patients. Each of them is held out once. The network th
 from random weights ("scratch") or from the reference weights, which know phantoms only ("phantom"), and is scored on
 the one held out, by 3D Dice of the whole tumour. With 0 patients the reference weights are used as they are.
 
-All trainings see as many slices. The network after the last epoch is scored: no patient is there to choose an epoch by.
+All trainings see about as many slices, so those on fewer patients go through them more often. The network after the
+last epoch is scored: no patient is there to choose an epoch by.
 "scratch" has the rate of the quick profile, "phantom" a third of it, since it has little left to learn; neither was
 tuned. Which others are trained on depends on --seed alone, and the 1 is among the 2, and so on.
 
@@ -46,7 +47,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "scratch": {"learning_rate": QUICK.learning_rate},
     "phantom": {"learning_rate": QUICK.learning_rate / 3, "weights": str(REFERENCE_WEIGHTS)},
 }
-EPOCHS, SLICES = 4, 400
+SLICES, SLICES_PER_EPOCH = 1600, 400
 
 
 def others(names: Sequence[str], held_out: str, count: int, seed: int) -> list[str]:
@@ -69,6 +70,11 @@ def part_of(cache: Cache, trained: Sequence[str], held_out: str, folder: Path) -
     return folder
 
 
+def epochs_for(slices: int) -> int:
+    """How many epochs on so many slices, of which an epoch takes SLICES_PER_EPOCH at most."""
+    return round(SLICES / min(slices, SLICES_PER_EPOCH))
+
+
 def score(weights: Path | None, cache: Cache, name: str) -> float:
     """Dice of a patient's axial slices."""
     found = predict(load_weights(weights), cache.images(name))[:, 0] >= 0.5
@@ -85,6 +91,7 @@ def scores(
         yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}, None
         for count in counts:
             trained = others(names, held_out, count, seed)
+            epochs = epochs_for(sum(len(cache.images(name)) for name in trained))
             for start, settings in STARTS.items():
                 name = f"{held_out}-{count}-{start}-seed{seed}"
                 config = TrainConfig(
@@ -92,8 +99,8 @@ def scores(
                     work / "runs",
                     name,
                     seed=seed,
-                    epochs=EPOCHS,
-                    slices_per_epoch=SLICES,
+                    epochs=epochs,
+                    slices_per_epoch=SLICES_PER_EPOCH,
                     image_size=QUICK.image_size,
                     **settings,
                 )

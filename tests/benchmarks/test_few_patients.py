@@ -14,8 +14,8 @@ from emcad_lib.train.ledger import read_ledger
 def few(script, monkeypatch, tmp_path):
     few = script("few_patients")
     monkeypatch.setattr(few, "QUICK", replace(few.QUICK, image_size=32))
-    monkeypatch.setattr(few, "EPOCHS", 1)
-    monkeypatch.setattr(few, "SLICES", 6)
+    monkeypatch.setattr(few, "SLICES", 40)
+    monkeypatch.setattr(few, "SLICES_PER_EPOCH", 20)
     monkeypatch.setattr(few, "TABLE", tmp_path / "few.csv")
     monkeypatch.setattr(few, "LEDGERS", tmp_path / "few.json")
     return few
@@ -48,6 +48,13 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
     assert len(ledgers) == 3 * 2 * 2
     assert all(ledger["finished"] for ledger in ledgers.values())
     assert str(tmp_path) not in few.LEDGERS.read_text()
+
+
+def test_few_patients_are_gone_through_more_often_so_that_all_trainings_see_as_many_slices(few, monkeypatch):
+    monkeypatch.undo()
+
+    for slices in (130, 155, 260, 310, 520, 1240):  # of one patient, two, four, eight
+        assert few.epochs_for(slices) * min(slices, few.SLICES_PER_EPOCH) == pytest.approx(few.SLICES, rel=0.15)
 
 
 def test_a_part_of_the_study_is_not_recorded_as_the_whole(few, tmp_path, capsys):
