@@ -51,10 +51,16 @@ class Cost:
     note: str = ""
 
     @property
+    def in_short(self) -> str:
+        """The minutes alone; empty where nobody can say."""
+        if self.minutes is None:
+            return ""
+        return "under 1" if self.minutes < 1 else f"{self.minutes:.0f}"
+
+    @property
     def in_table(self) -> str:
         """The minutes as a notebook's header tells them."""
-        number = [] if self.minutes is None else ["under 1" if self.minutes < 1 else f"{self.minutes:.0f}"]
-        return ", ".join([*number, *([self.note] if self.note else [])]) + self._doubt
+        return ", ".join(filter(None, [self.in_short, self.note])) + self._doubt
 
     @property
     def in_words(self) -> str:
@@ -137,9 +143,12 @@ def record(figures: Path, table: Path, measure: float) -> list[str]:
     Raises:
         CourseError: where nothing was measured, or on patients of a reader's own.
     """
+    nothing = f"{figures}: no notebook has run into this folder yet. Run: python -m emcad_lib.figures --out {figures}"
+    if not (figures / "manifest.json").is_file():
+        raise CourseError(nothing)
     manifest = read_json(figures / "manifest.json")
     if any(figure["patients"] != "phantom" for figure in manifest["figures"]):
-        raise CourseError(f"{figures}: these notebooks ran on patients of yours. What is recorded holds for phantoms.")
+        raise CourseError(f"{figures}: these notebooks ran on patients of yours. Record a run without --data.")
     costs = read_costs(table)
     measured = []
     for state in sorted((figures / ".state").glob("*.json")):
@@ -156,7 +165,7 @@ def record(figures: Path, table: Path, measure: float) -> list[str]:
         )
         measured.append(state.stem)
     if not measured:
-        raise CourseError(f"{figures}: no notebook has run into this folder yet.")
+        raise CourseError(nothing)
     order = list(PROFILES)
     with replacing(table) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Cost)], lineterminator="\n")

@@ -1,7 +1,8 @@
 """What is the same at the top of every notebook: the setup cell, the badges that open it elsewhere, what it costs.
 
 All are made here, each from one place, and written into the notebooks by ``python -m emcad_lib.setup_cell``: the
-project's address and version from pyproject.toml, the costs from figures/recorded/notebook_costs.csv.
+project's address and version from pyproject.toml, the costs from figures/recorded/notebook_costs.csv. It also renews
+the tables of settings and costs in notebooks, README and teaching guide: see tables.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import nbformat
 import emcad_lib
 from emcad_lib.costs import COSTS_FILE, HEADER, cost_table, read_costs
 from emcad_lib.files import project_home, replacing
+from emcad_lib.tables import renew, renew_minutes
 
 SETUP = """\
 # Setup, the same in every notebook: on Colab and Kaggle it fetches the course, elsewhere the course is there.
@@ -82,13 +85,15 @@ def badges(notebook: Path) -> str:
 
 
 def update(notebook: Path, costs: Path) -> None:
-    """Write the current setup cell, badges and table of costs into a notebook.
+    """Write the current setup cell, badges, table of costs and marked tables into a notebook.
 
     Args:
-        notebook: is changed in place. One that has no table of costs, such as a page of solutions, gets none.
+        notebook: is changed in place, if there is anything to renew. One that has no table of costs, such as a page of
+            solutions, gets none.
         costs: the recorded table.
     """
     content = nbformat.read(notebook, as_version=4)
+    before = deepcopy(content)
     for cell in content.cells:
         if "setup" in cell.metadata.get("tags", []):
             cell.source = setup_cell()
@@ -98,8 +103,24 @@ def update(notebook: Path, costs: Path) -> None:
         if cell.cell_type == "markdown" and HEADER in cell.source:
             table = cost_table(read_costs(costs), notebook.stem)
             cell.source = re.sub(rf"^{re.escape(HEADER)}(\n\|.*)*", table, cell.source, flags=re.M)
-    with replacing(notebook) as beside:
-        nbformat.write(content, beside)
+        if cell.cell_type == "markdown":
+            cell.source = renew(cell.source, project_home())
+    if content != before:
+        with replacing(notebook) as beside:
+            nbformat.write(content, beside)
+
+
+def update_pages(home: Path) -> None:
+    """Write the current tables into the README, and the minutes of today into the teaching guide.
+
+    Args:
+        home: the course's folder.
+    """
+    for page, renewed in ((home / "README.md", renew), (home / "TEACHING.md", renew_minutes)):
+        text = page.read_text(encoding="utf-8")
+        if (new := renewed(text, home)) != text:
+            with replacing(page) as beside:
+                beside.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -107,3 +128,4 @@ if __name__ == "__main__":
     for path in sorted((home / "notebooks").rglob("*.ipynb")):
         update(path, home / "figures" / "recorded" / COSTS_FILE)
         sys.stdout.write(f"{path.name}\n")
+    update_pages(home)

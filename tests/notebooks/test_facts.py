@@ -6,7 +6,8 @@ sets a number and claims nothing: in an exercise, in a toy, in a setting that no
 mark may stand behind a size, ``56 x 56<!--fact:side_1-->``, and one ``given`` behind a list, ``3 and 4<!--given-->``.
 
 All numbers in digits need one, but for those that only name something, see NEEDS_NONE, and but for 0 and 1, which
-are nothing and all, no and yes, or the ends of a range. "1 %" needs one.
+are nothing and all, no and yes, or the ends of a range. "1 %" needs one. And a table between ``<!--table:...-->`` and
+``<!--end-->`` needs none: it's made from the settings, and test_settings.py holds it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ GIVEN = re.compile(rf"{LIST}(?: ?%)?<!--given-->")
 NEEDS_A_MARK = re.compile(rf"(?<![\w.])(?<!\w[-−])(?![-−]?[01](?![\d.,]*\d| ?%)){NUMBER}(?![\w.]*\w)")
 NEEDS_NONE = re.compile(
     rf"""
-    ```.*?``` | ^\ {{4,}}\S.*?$ | `[^`]*` | <code>.*?</code>          # code
+    <!--table:[\w-]+-->.*?<!--end-->                                  # generated
+    | ```.*?``` | ^\ {{4,}}\S.*?$ | `[^`]*` | <code>.*?</code>          # code
     | \$\$.*?\$\$ | \$[^$\n]+\$                                       # formulas
     | \]\([^)]*\) | <https?:[^>]*> | https?://\S+                     # links
     | \b\d{{4}}\.\d{{4,5}}\b                                          # arXiv
@@ -179,6 +181,7 @@ def test_a_printed_number_agrees_when_it_is_the_value_rounded(printed, value, ri
         "the 20 best of `x`",
         "12 of them, but 30<!--given--> of those",
         "| ci | 5 phantoms | 1 | 1 | 1 |",
+        "<!--table:profiles-->\n\n| ci | 5 phantoms |\n\n<!--end--> and 7 more <!--table:x-->2<!--end-->",
     ],
 )
 def test_a_number_without_a_mark_is_found(text):
@@ -202,6 +205,7 @@ def test_a_number_without_a_mark_is_found(text):
         "$0.3 L + 0.70 D$ and $$x = 0.123$$",
         "[arXiv 2405.06880](https://arxiv.org/abs/2405.06880), torch 2.14, torch 2.14.1, Python 3.11, 2024-05-11",
         "Apache licence 2.00, fig3.14b, BraTS20_001.123",
+        "<!--table:profiles-->\n\n| ci | 5 phantoms, 64 px |\n\n<!--end-->",
     ],
 )
 def test_a_number_that_needs_no_mark_is_passed_over(text):
