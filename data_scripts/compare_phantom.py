@@ -13,7 +13,7 @@ import pandas as pd
 
 from emcad_lib.data.brats import MODALITIES
 from emcad_lib.data.population import PERCENTILES, POPULATION, measure, percentiles, side_by_side
-from emcad_lib.files import CourseError, replacing
+from emcad_lib.files import CourseError, check_place, replacing
 from emcad_lib.progress import progress
 
 
@@ -48,7 +48,10 @@ def read_population(path: Path) -> pd.DataFrame:
         return table[[f"p{percent}" for percent in PERCENTILES]].astype(float)
     except (OSError, ValueError, KeyError) as error:
         columns = ", ".join(f"p{percent}" for percent in PERCENTILES)
-        raise CourseError(f"{path}: this is no table with the columns quantity, {columns} ({error}).") from error
+        raise CourseError(
+            f"{path}: this is no table with the columns quantity, {columns} ({error}). Give --population one that has "
+            f"them, or leave it out."
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,10 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the table as CSV as well")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.out:
+            check_place(arguments.out, "--out")
         population = read_population(arguments.population)  # before the work, not after it
         patients = sorted(arguments.folder.glob("Phantom_*"))
         if not patients:
-            raise CourseError(f"{arguments.folder}: no phantom patients here. data_scripts/make_phantom.py makes some.")
+            raise CourseError(
+                f"{arguments.folder}: no phantom patients here. Give the folder that data_scripts/make_phantom.py has "
+                f"made them in."
+            )
         measured = [measure_folder(patient) for patient in progress(patients, "Measuring", unit="patient")]
         table = side_by_side(percentiles(measured), population)
         if arguments.out:
@@ -70,9 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 table.to_csv(beside, float_format="%.3f")
     except CourseError as error:
         print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{arguments.out}: the table can't be written ({error.strerror}). Give another --out.", file=sys.stderr)
         return 1
     print(table.round(2).to_string())
     fits, alike = table["median fits"], table["spread"].between(0.5, 2)

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from emcad_lib.files import CourseError, replacing
+from emcad_lib.files import CourseError, check_place, replacing
 from emcad_lib.progress import progress
 
 KAGGLE_DATASET = "awsaf49/brats20-dataset-training-validation"
@@ -74,7 +74,8 @@ def download_brats2020(out: Path) -> Path:
     training = sorted(folder.rglob(KAGGLE_TRAINING))
     if not training:
         raise CourseError(
-            f"{folder}: no folder {KAGGLE_TRAINING} in it. Kaggle's copy has changed; look what is there."
+            f"{folder}: no folder {KAGGLE_TRAINING} in it. Kaggle's copy has changed: look which folder holds the "
+            f"patients now, and run make figures DATA=FOLDER with it."
         )
     return training[0]
 
@@ -137,7 +138,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 for member in progress(members, "Unpacking", unit="file"):
                     tar.extract(member, here)
                 if not (Path(here) / folder.name).is_dir():
-                    raise CourseError(f"{archive}: there is no folder {folder.name} in this archive.")
+                    raise CourseError(
+                        f"{archive}: there is no folder {folder.name} in this archive. Delete it, and run again."
+                    )
                 (Path(here) / folder.name).rename(beside)
     except tarfile.TarError as error:
         raise CourseError(f"{archive}: not a readable tar archive ({error}). Delete it, and run again.") from error
@@ -196,11 +199,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to put them")
     arguments = parser.parse_args(argv)
     try:
+        check_place(arguments.out, "--out", is_folder=True)
         folder = (
             download_brats2020(arguments.out) if arguments.dataset == "brats2020" else download_decathlon(arguments.out)
         )
-    except (CourseError, OSError) as error:
+    except CourseError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{arguments.out}: the patients can't be put here ({error}). Give another --out.", file=sys.stderr)
         return 1
     print(f'The patients are in {folder}\nUse some of them, on any machine: make figures DATA="{folder}"')
     print(f'Use all of them, for days on a GPU: make figures PROFILE=paper DATA="{folder}"')

@@ -28,7 +28,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from emcad_lib.data.phantom import is_finished, make_phantoms, patient_name
-from emcad_lib.files import CourseError, project_home, remove_leftovers, replacing, sha256
+from emcad_lib.files import CourseError, check_place, project_home, remove_leftovers, replacing, sha256
 from emcad_lib.profiles import PROFILES
 from emcad_lib.progress import progress
 
@@ -236,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
+        check_place(arguments.out, "--out", is_folder=True)
         pack(arguments.out, project_home(), arguments.patients)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -33,13 +33,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The temporary name keeps the suffix, because writers such as nibabel and matplotlib choose the format by it.
 
     Raises:
-        CourseError: when the disk is full. Whatever stood at ``path`` before is still there, untouched.
+        CourseError: when the disk is full, or nothing may be written there. Whatever stood at ``path`` before is still
+            there, untouched.
     """
     path = Path(path)
     mine = f"{os.getpid()}-{threading.get_ident()}"
     beside, aside = (path.parent / f".{what}-{mine}-{path.name}" for what in ("writing", "replaced"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    try:
         _remove(beside)
         yield beside
         if path.is_dir():  # a folder can't be renamed onto another, so the old one steps aside first
@@ -48,11 +52,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except CourseError:
         raise
     except Exception as error:
-        if not _is_full(path.parent, error):
+        if not (_is_full(path.parent, error) or _is_refused(beside, error)):
             raise
-        raise CourseError(
-            f"{path}: the disk is full. Nothing was overwritten; free some space and run the same command again."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         _remove(beside)
         _remove(aside)
@@ -72,6 +74,41 @@ def remove_leftovers(folder: Path, older_than: float = LEFTOVER_SECONDS) -> None
         with suppress(FileNotFoundError):  # another process may be through with it
             if time.time() - leftover.stat().st_mtime >= older_than:
                 _remove(leftover)
+
+
+def check_place(path: str | Path, setting: str, is_folder: bool = False) -> None:
+    """Make sure, before the work, that no file stands where a folder is needed, and no folder in the file's place.
+
+    Args:
+        path: the file that is to be written, or the folder.
+        setting: what gives it another place, such as ``--out``.
+        is_folder: whether ``path`` is to be a folder.
+
+    Raises:
+        CourseError: there is one. The message names it.
+    """
+    path = Path(path)
+    if path.is_dir() and not is_folder:  # which `replacing` would replace, with all that is in it
+        raise CourseError(f"{path}: this is a folder. Give {setting} the name of a file in it.")
+    for place in (path, *path.parents) if is_folder else path.parents:
+        if place.is_file():
+            what = "this" if place == path else place
+            raise CourseError(f"{path}: {what} is a file and no folder. Give {setting} another place.")
+
+
+def _not_written(path: Path, error: Exception) -> CourseError:
+    if _is_full(path.parent, error):
+        what = "the disk is full. Nothing was overwritten; free some space and run the same command again."
+    else:
+        what = f"can't be written ({getattr(error, 'strerror', error)}). Choose another place for it."
+    return CourseError(f"{path}: {what}")
+
+
+def _is_refused(beside: Path, error: Exception) -> bool:
+    """Whether nothing can be written in that folder; an error about any other file is none of ours."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+        return False
+    return str(error.filename) == str(beside) and error.filename2 is None
 
 
 def _is_full(folder: Path, error: Exception) -> bool:
@@ -109,10 +146,12 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CourseError(f"{path}: there is no such file.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CourseError(f"{path}: there is no such file. Check the path, or run again what writes it.") from error
     except ValueError as error:
-        raise CourseError(f"{path}: this is not readable as JSON ({error}). Delete it and make it again.") from error
+        raise CourseError(
+            f"{path}: this is not readable as JSON ({error}). Delete it, and run again what writes it."
+        ) from error
 
 
 def sha256(path: str | Path) -> str:

@@ -124,7 +124,7 @@ class Lesson:
         """
         path = RECORDED / f"{name}.csv"
         if not path.is_file():
-            raise CourseError(f"{path}: there is no such recorded table. It ships with the course: fetch it again.")
+            raise CourseError(f"{path}: there is no such recorded table. Check the name, or fetch the course again.")
         return pd.read_csv(path)
 
     @property

@@ -110,7 +110,7 @@ def test_a_run_of_a_readers_own_patients_is_not_recorded(figures, tmp_path):
     manifest = {"profile": "ci", "figures": [{"patients": "a reader's own"}]}
     (figures / "manifest.json").write_text(json.dumps(manifest))
 
-    with pytest.raises(CourseError, match="patients of yours"):
+    with pytest.raises(CourseError, match="patients of yours. Record a run without --data"):
         record(figures, tmp_path / COSTS_FILE, measure=0.05)
 
 
@@ -129,4 +129,5 @@ def test_the_command_writes_the_courses_table_or_says_why_not(figures, tmp_path,
     assert main([str(figures)]) == 0
     assert len(read_costs(tmp_path / "figures" / "recorded" / COSTS_FILE)) == 2
     assert main([str(tmp_path)]) == 1
-    assert "manifest.json: there is no such file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: no notebook has run into this folder yet. Run: python -m emcad_lib.figures --out" in said

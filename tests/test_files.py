@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emcad_lib import files
-from emcad_lib.files import CourseError, read_json, remove_leftovers, replacing, sha256, write_json
+from emcad_lib.files import CourseError, check_place, read_json, remove_leftovers, replacing, sha256, write_json
 
 
 def everything_in(folder):
@@ -133,6 +133,46 @@ def test_another_error_stays_what_it_is_while_there_is_space(tmp_path, error):
         raise error
 
 
+def test_a_place_below_a_file_is_named_with_what_to_do_and_the_file_stays(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+
+    with pytest.raises(CourseError, match=r"mine/runs/note\.txt: can't be written .*Choose another place"):
+        write_json(tmp_path / "mine" / "runs" / "note.txt", 1)
+
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOENT])
+def test_a_folder_that_takes_no_files_is_named_with_what_to_do(tmp_path, number):
+    with pytest.raises(CourseError, match=r"note\.txt: can't be written .*Choose another place"):
+        with replacing(tmp_path / "note.txt") as beside:
+            raise OSError(number, os.strerror(number), str(beside))
+
+
+def test_an_error_about_another_file_is_not_taken_for_one_about_the_place(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "note.txt"):
+        (tmp_path / "another.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "is_folder", "says"),
+    [
+        ("mine/a/t.csv", False, r"t\.csv: .*mine is a file and no folder\. Give --out another place"),
+        ("mine/a", True, r"mine/a: .*mine is a file and no folder\. Give --out another place"),
+        ("mine", True, r"mine: this is a file and no folder\. Give --out another place"),
+        ("folder", False, r"folder: this is a folder\. Give --out the name of a file in it"),
+    ],
+)
+def test_a_file_where_a_folder_is_needed_is_named_before_the_work_with_the_setting(tmp_path, place, is_folder, says):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(CourseError, match=says):
+        check_place(tmp_path / place, "--out", is_folder)
+    check_place(tmp_path / "mine", "--out")  # a file, to be replaced
+    check_place(tmp_path / "new" / "folder", "--out", is_folder=True)
+
+
 def test_an_error_of_the_course_in_the_block_stays_what_it_is_even_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
 
@@ -214,16 +254,19 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
     assert read_json(tmp_path / "a.json") == 1
 
 
-def test_a_missing_json_file_is_named(tmp_path):
-    with pytest.raises(CourseError, match=r"gone\.json: there is no such file"):
-        read_json(tmp_path / "gone.json")
+@pytest.mark.parametrize("place", ["gone.json", "file/gone.json"])
+def test_a_missing_json_file_is_named_with_what_to_do(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(CourseError, match=r"gone\.json: there is no such file\. Check the path, or run again"):
+        read_json(tmp_path / place)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"NIfTI"])
 def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
 
-    with pytest.raises(CourseError, match=r"a\.json: this is not readable as JSON .*Delete it"):
+    with pytest.raises(CourseError, match=r"a\.json: this is not readable as JSON .*Delete it, and run again"):
         read_json(tmp_path / "a.json")
 
 

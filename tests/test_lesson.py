@@ -79,7 +79,7 @@ def test_recorded_tables_come_with_the_course_wherever_the_readers_home_is(six):
 
 
 def test_a_recorded_table_that_does_not_exist_is_named(six):
-    with pytest.raises(CourseError, match=r"nothing\.csv: there is no such recorded table"):
+    with pytest.raises(CourseError, match=r"nothing\.csv: there is no such recorded table\. Check the name"):
         begin("11_x", "ci", str(six)).recorded("nothing")
 
 

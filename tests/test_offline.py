@@ -232,6 +232,15 @@ def test_a_folder_that_did_not_come_from_git_is_refused(script, home, tmp_path, 
         script.pack(tmp_path / "out", home, patients=0)
 
 
+def test_a_file_where_the_pack_is_to_go_is_named_and_stays(script, tmp_path, capsys):
+    (tmp_path / "mine").write_text("precious")
+
+    assert script.main(["--out", str(tmp_path / "mine")]) == 1
+
+    assert f"{tmp_path / 'mine'}: this is a file and no folder. Give --out another place." in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
 def test_the_command_line_goes_on_after_a_stop_and_prints_errors_without_a_traceback(
     script, home, tmp_path, monkeypatch, capsys
 ):

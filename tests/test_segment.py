@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from emcad_lib import create_model, save_weights
 from emcad_lib import segment as module
+from emcad_lib.data.brats import find_patient, read_scan
 from emcad_lib.evaluate.refine import REFINED
 from emcad_lib.segment import main, segment_patient
 
@@ -156,6 +157,72 @@ def test_help_says_how_the_whole_tumour_is_labelled(capsys):
 
     assert stopped.value.code == 0
     assert "marks all of it with the label of oedema" in " ".join(capsys.readouterr().out.split())
+
+
+# The picture
+
+
+def test_a_picture_is_drawn_where_it_is_asked_for_and_named_in_the_summary(patient, tmp_path, weights, capsys):
+    picture = tmp_path / "pictures" / "out.png"
+
+    assert run(patient, "--out", tmp_path / "out.nii.gz", "--weights", weights, "--picture", picture) == 0
+
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"written to {tmp_path / 'out.nii.gz'}, drawn in {picture}\n" in capsys.readouterr().out
+
+
+def drawn(patient, bits, regions):
+    """The labels of the picture's outlines and how each is drawn, and the voxel where its lines cross."""
+    found = find_patient(patient)
+    figure = module._draw(found, read_scan(found), bits, regions)
+    outlines = {line.get_label(): line.get_linestyle() for line in figure.legends[0].legend_handles}
+    across, _, down, *_ = figure.axes[0].lines
+    return outlines, (int(down.get_xdata()[0]), int(across.get_ydata()[0]))
+
+
+def test_it_shows_what_was_found_beside_the_patients_own_segmentation(patient):
+    bits = np.zeros(image(patient, "_flair").shape, dtype=np.uint8)
+    bits[20:25, 30:33, 9] = 7
+
+    assert drawn(patient, bits, ["whole"])[0] == {"found": "-", "the patient's own": "--"}
+    assert drawn(patient, bits, ["whole", "core"])[0] == {
+        "whole tumour, found": "-", "tumour core, found": "-", "whole tumour, own": "--", "tumour core, own": "--",
+    }  # fmt: skip
+    file_of(patient, "_seg").unlink()
+    assert drawn(patient, bits, ["whole"])[0] == {"found": "-"}
+
+
+def test_it_goes_through_the_slice_where_the_most_was_found(patient):
+    scan = read_scan(find_patient(patient))
+    bits = np.zeros(scan.images.shape[1:], dtype=np.uint8)
+    bits[20:25, 30:33, 9], bits[10:12, 20:22, 14] = 1, 1
+    left, back, _ = np.argwhere((scan.images != 0).any(axis=0)).min(axis=0)  # the picture is cut to the brain
+
+    assert drawn(patient, bits, ["whole"])[1] == (22 - left, 31 - back)
+
+
+def test_where_nothing_was_found_and_nothing_is_known_it_shows_the_brain(patient):
+    file_of(patient, "_seg").unlink()
+    bits = np.zeros(image(patient, "_flair").shape, dtype=np.uint8)
+
+    assert drawn(patient, bits, ["whole"])[0] == {"found": "-"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.pdf", "ends in .png"), ("folder.png", "this is a folder"), ("file/out.png", "is a file and no folder")],
+)
+def test_a_place_where_no_picture_can_be_is_refused_before_the_work(
+    name, message, patient, tmp_path, weights, capsys, monkeypatch
+):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("emcad_lib.segment.load_weights", lambda path: pytest.fail("the work has begun"))
+
+    assert run(patient, "--out", tmp_path / "out.nii.gz", "--weights", weights, "--picture", tmp_path / name) == 1
+
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 # Bad input: a message, exit code 1, and what was at --out stays as it was

@@ -66,7 +66,8 @@ def find_patients(folder: str | Path, need_segmentation: bool = False) -> tuple[
     if not found and not problems:
         raise CourseError(
             f"{folder}: no patient found. Files are expected to be called like CASE_flair.nii.gz (BraTS 2018 to 2021) "
-            "or CASE-t2f.nii.gz (2023 and later), or to lie in a folder imagesTr (Decathlon)."
+            "or CASE-t2f.nii.gz (2023 and later), or to lie in a folder imagesTr (Decathlon). Unpack them, or give "
+            "another folder."
         )
     patients, twice = _unique(found, folder)
     return patients, sorted(problems + twice, key=lambda problem: problem.patient)

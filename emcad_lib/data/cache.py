@@ -52,7 +52,10 @@ class Cache:
         if not path.is_file():
             what = "this cache isn't finished" if (self.folder / "patients").is_dir() else "there is no cache here"
             raise CourseError(f"{self.folder}: {what}. Run: {command(self.folder)}")
-        self.manifest: dict[str, Any] = read_json(path)
+        try:
+            self.manifest: dict[str, Any] = read_json(path)
+        except CourseError as error:
+            raise CourseError(f"{error} That is: {command(self.folder)}") from error
         version = self.manifest.get("version") if isinstance(self.manifest, dict) else None
         if version != CACHE_VERSION:
             maker = self.manifest.get("library", "unknown") if isinstance(self.manifest, dict) else "unknown"
@@ -88,7 +91,10 @@ class Cache:
 
     def _arrays(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if name not in self._patients:
-            raise CourseError(f"{self.folder}: there is no patient {name!r} in this cache.")
+            some = ", ".join(self.names()[:3])
+            raise CourseError(
+                f"{self.folder}: there is no patient {name!r} in this cache. Choose from Cache.names(), such as {some}."
+            )
         arrays = self._open.pop(name, None)
         if arrays is None:
             record = self._patients[name]

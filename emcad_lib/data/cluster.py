@@ -105,7 +105,9 @@ def _check_workers(client: Any, dask: str, shared: Path) -> None:
         try:
             seen = client.run(_exists, note.name)
         except ImportError as error:
-            raise CourseError(f"{dask}: the course isn't installed where the workers run ({error}).") from error
+            raise CourseError(
+                f"{dask}: the course isn't installed where the workers run ({error}). Install it there."
+            ) from error
     if blind := [worker for worker, sees in seen.items() if not sees]:
         raise CourseError(
             f"{shared}: {blind[0]}, a worker of the cluster at {dask}, doesn't see this folder. Use one that all "

@@ -73,7 +73,8 @@ def open_image(patient: str, path: Path, dimensions: int) -> Any:
     if len(image.shape) != dimensions:
         raise PatientError(
             patient, path, f"it has {len(image.shape)} dimensions {image.shape} where {dimensions} are expected",
-            "BraTS has one 3D file per modality; only the Decathlon has one 4D file per patient",
+            f"Put a {dimensions}D file in its place: BraTS has one 3D file per modality, the Decathlon one 4D file per "
+            f"patient",
         )  # fmt: skip
     dtype = image.get_data_dtype()
     if dtype.kind not in "uif" or min(image.shape) < 1:

@@ -43,7 +43,7 @@ class FlatImage(CourseError):
         self.modality = modality
 
     def __str__(self) -> str:
-        return f"The {self.modality} image has the same value everywhere in the brain."
+        return f"The {self.modality} image has the same value everywhere in the brain. Fetch this patient's file again."
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def naming(patient: Patient) -> Iterator[None]:
     try:
         yield
     except FlatImage as error:
-        file, problem = patient.images[error.modality], str(error).rstrip(".")
+        file, problem = patient.images[error.modality], str(error).partition(".")[0]
         raise PatientError(patient.name, file, problem, "Fetch the file again, or leave the patient out") from error
 
 
@@ -173,7 +173,7 @@ def brain_box(images: NDArray[np.generic]) -> Box:
     for image in images[1:]:
         brain |= image != 0
     if not brain.any():
-        raise CourseError("There is no brain in this scan: every voxel is 0 in all modalities.")
+        raise CourseError("There is no brain in this scan: every voxel is 0 in all modalities. Fetch it again.")
     filled = (np.flatnonzero(brain.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     i, j, k = ((int(places[0]), int(places[-1]) + 1) for places in filled)
     return i, j, k

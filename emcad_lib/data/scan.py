@@ -85,7 +85,7 @@ def read_scan(patient: Patient) -> Scan:
     if joint and first.shape[3] != len(MODALITIES):
         raise PatientError(
             patient.name, paths[0], f"it holds {first.shape[3]} volumes where {len(MODALITIES)} are expected",
-            "The Decathlon's brain tumours (Task01) come as 4D files with FLAIR, T1w, T1gd and T2w, in this order",
+            "Put a 4D file of the Decathlon's Task01 in its place, with FLAIR, T1w, T1gd and T2w, in this order",
         )  # fmt: skip
     grid = Grid(first.shape[:3], first.affine, first.header)
     to_lps = orientation_to_lps(patient.name, paths[0], grid.affine)
@@ -133,7 +133,10 @@ def write_segmentation(path: str | Path, bits: NDArray[np.uint8], scan: Scan, co
     if path.is_dir():
         raise CourseError(f"{path}: this is a folder. Choose the name of a file.")
     if np.shape(bits) != scan.images.shape[1:]:
-        raise CourseError(f"A segmentation of shape {np.shape(bits)} doesn't fit a scan of {scan.images.shape[1:]}.")
+        raise CourseError(
+            f"{path}: a segmentation of shape {np.shape(bits)} doesn't fit a scan of {scan.images.shape[1:]}. Give one "
+            f"on the scan's own grid."
+        )
     back = orientations.ornt_transform(LPS, orientations.io_orientation(scan.original.affine))
     labels = orientations.apply_orientation(convention.encode(bits), back)
     header = scan.original.header.copy()

@@ -79,9 +79,15 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         available = cache.names(split)
         self.patients = available if patients is None else list(patients)
         if strangers := sorted(set(self.patients) - set(available)):
-            raise CourseError(f"{cache.folder}: not among the patients of the split {split!r}: {', '.join(strangers)}.")
+            raise CourseError(
+                f"{cache.folder}: not among the patients of the split {split!r}: {', '.join(strangers)}. "
+                f"Choose from Cache.names({split!r})."
+            )
         if not self.patients:
-            raise CourseError(f"{cache.folder}: the split {split!r} holds no patient.")
+            raise CourseError(
+                f"{cache.folder}: the split {split!r} holds no patient, or none was asked for. Prepare three patients "
+                f"or more, so that each split gets one."
+            )
         _places(planes, PLANES, "plane")
         self._steps = np.arange(-neighbours, neighbours + 1)
         self._parts = [(name, plane) for name in self.patients for plane in planes]

@@ -25,7 +25,7 @@ from emcad_lib.evaluate.inference import segment_scan
 from emcad_lib.evaluate.known import known_regions
 from emcad_lib.evaluate.refine import REFINED
 from emcad_lib.evaluate.report import MEASURES, measure_patient, summarise
-from emcad_lib.files import CourseError, replacing, sha256
+from emcad_lib.files import CourseError, check_place, replacing, sha256
 from emcad_lib.model.weights import load_weights, weights_file
 from emcad_lib.progress import progress
 
@@ -62,6 +62,9 @@ def evaluate(
         CourseError: no patient, no weights; a table that isn't one of ours, or was measured otherwise, which stays.
     """
     out = Path(out)
+    check_place(out, "--out")
+    if limit < 0:
+        raise CourseError(f"--limit must be 0, for all patients, or more, not {limit}.")
     patients, problems = find_patients(data_dir, need_segmentation=True)
     patients = patients[: limit or None]
     if predictions is None:
@@ -108,13 +111,14 @@ def _by_network(weights: str | Path | None, refine: bool) -> tuple[Segment, list
 
 def _from_files(folder: Path) -> tuple[Segment, Identify]:
     if not folder.is_dir():
-        raise CourseError(f"{folder}: there is no such folder of segmentations.")
+        what = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise CourseError(f"{folder}: {what}. Give --predictions the folder that holds the segmentations.")
 
     def file_of(patient: Patient) -> Path:
         names = [f"{patient.name}{ending}.nii{packed}" for ending in ("", "_seg", "-seg") for packed in (".gz", "")]
         file = next((folder / name for name in names if (folder / name).is_file()), None)
         if file is None:
-            remedy = f"Write it as {names[0]} on the grid of the patient's files"
+            remedy = f"Put it into the folder {folder}, on the grid of the patient's files"
             raise PatientError(patient.name, folder / names[0], "this prediction is missing", remedy)
         return file
 
@@ -164,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(f"Left out: {problem}", file=sys.stderr)
     if not len(table):
-        print("No patient could be measured.", file=sys.stderr)
+        print(f"{arguments.data_dir}: no patient could be measured. Mend what is named above.", file=sys.stderr)
         return 1
     print(summarise(table).round(3).to_string(index=False))
     print(f"Patients: {table['patient'].nunique()}. One by one: {arguments.out}")

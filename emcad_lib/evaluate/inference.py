@@ -82,7 +82,7 @@ def predict(
         ValueError: ``images`` are no slices, or don't have the channels that the network takes.
     """
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"Slices have the shape (slices, channels, height, width), not {tuple(images.shape)}.")
+        raise ValueError(f"images are (slices, channels, height, width), one at least, not {tuple(images.shape)}.")
     near = neighbours_of(model)
     channels = channels_of(model, images.shape[1], modalities)
     count, steps = images.shape[0], np.arange(-near, near + 1)
@@ -115,7 +115,7 @@ def predict(
             parts.append(canvas.take(probability).cpu())  # (B, R, H, W)
     probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
     if not np.isfinite(probabilities).all():
-        raise CourseError("The network gives NaN: its weights are broken. Did its training diverge?")
+        raise CourseError("The network gives NaN: take other weights, or train again with a smaller --learning-rate.")
     return probabilities
 
 
@@ -146,7 +146,7 @@ def predict_planes(
         CourseError: an unknown plane, ``every`` below 1, or as in :func:`predict`.
     """
     if every < 1:
-        raise CourseError(f"Look at every slice (1), every second (2) and so on, not every {every}.")
+        raise CourseError(f"every must be 1 for each slice, 2 for every second and so on, not {every}.")
     if planes is None:
         planes = names(model, "planes", None, PLANES) if "planes" in getattr(model, "metadata", {}) else ["axial"]
     chosen = names(model, "planes", planes, PLANES)
@@ -209,14 +209,17 @@ def segment_scan(
         FlatImage: a modality of the scan has no contrast.
     """
     if not 0 < threshold < 1:
-        raise CourseError(f"The threshold is a probability between 0 and 1, not {threshold:g}.")
+        raise CourseError(f"The threshold is a probability: choose one above 0 and below 1, not {threshold:g}.")
     regions = known_regions(model) if regions is None else names(model, "regions", regions, REGIONS)
     prepared = prepare_patient(scan)
     shared: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "device": device, "flip": flip}
     shared |= {"show": show, "modalities": modalities, "adapt": adapt}
     probabilities = predict_planes(model, prepared.images, scan.spacing, planes, every, **shared)
     if probabilities.shape[1] != len(regions):
-        raise CourseError(f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named.")
+        raise CourseError(
+            f"The model gives {probabilities.shape[1]} maps, but {len(regions)} regions are named. Name one for "
+            f"each map, in their order, with regions=[...], or none if the weights say what they are."
+        )
     brain = prepared.images.any(axis=1)  # (S, H, W); no tumour outside of it
     masks = {region: (probabilities[:, index] > threshold) & brain for index, region in enumerate(regions)}
     outermost_first = [region for region in REGIONS if region in masks]

@@ -31,7 +31,10 @@ def channels(model: nn.Module, count: int, modalities: Sequence[str] | None) -> 
     config = getattr(model, "config", None)
     wanted = len(chosen) * (2 * neighbours(model) + 1)
     if isinstance(config, ModelConfig) and wanted != config.in_channels:
-        raise CourseError(f"The network takes {config.in_channels} channels, but {len(chosen)} modalities are named.")
+        raise CourseError(
+            f"The network takes {config.in_channels} channels, but {len(chosen)} modalities are named "
+            f"({', '.join(chosen)}). Name those that it was trained on, with modalities=[...]."
+        )
     return [MODALITIES.index(name) for name in chosen]
 
 
@@ -52,7 +55,7 @@ def names(model: nn.Module, key: str, given: Sequence[str] | None, known: Sequen
 def image_size(model: nn.Module, given: int | None) -> int:
     size = stored(model, "image_size") if given is None else given
     if not isinstance(size, int) or size < 1:
-        raise CourseError(f"image_size is the number of pixels along a side, not {size!r}.")
+        raise CourseError(f"image_size must be a whole number of pixels along a side, such as 96, not {size!r}.")
     return size
 
 

@@ -95,7 +95,7 @@ def dice_by_definition(predictions: Sequence[Mask], targets: Sequence[Mask]) -> 
     """
     if len(predictions) != len(targets) or not len(targets):
         raise ValueError(
-            f"As many predictions as targets are needed, and one at least: {len(predictions)} and {len(targets)}."
+            f"predictions and targets must be as many, and one at least, not {len(predictions)} and {len(targets)}."
         )
     counts = []
     for index, pair in enumerate(zip(predictions, targets, strict=True)):
@@ -215,7 +215,7 @@ def _mask(mask: Mask, name: str) -> NDArray[np.bool_]:
     if mask.dtype == np.bool_:
         return mask
     if np.isnan(mask).any():
-        raise ValueError(f"{name} holds NaN.")
+        raise ValueError(f"{name} must be a mask of 0 and 1, and holds NaN.")
     wrong = mask[(mask != 0) & (mask != 1)]
     if wrong.size:
         raise ValueError(f"{name} must be a mask of 0 and 1, and holds {wrong[0]:g}. Apply a threshold first.")

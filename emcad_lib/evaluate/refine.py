@@ -36,7 +36,7 @@ def adapted(model: nn.Module, batches: Iterable[Tensor], share: float) -> nn.Mod
 
     Source: Nado et al. 2020 (arXiv 2006.10963); mixing both, Schneider et al. 2020 (arXiv 2006.16971).
     """
-    _check(share)
+    _check("adapt", share)
     model = copy.deepcopy(model).eval()
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]
     before = [{name: copy.deepcopy(buffer) for name, buffer in layer.named_buffers()} for layer in layers]
@@ -65,7 +65,7 @@ def without_crumbs(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     Raises:
         CourseError: the share isn't between 0 and 1.
     """
-    _check(share)
+    _check("crumbs", share)
     if share == 0:
         return mask
     pieces, count = ndimage.label(mask)
@@ -76,6 +76,6 @@ def without_crumbs(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     return (sizes >= share * sizes.max())[pieces] & mask
 
 
-def _check(share: float) -> None:
+def _check(setting: str, share: float) -> None:
     if not 0 <= share <= 1:
-        raise CourseError(f"A share lies between 0 and 1, not at {share:g}.")
+        raise CourseError(f"{setting} is a share: give it a number between 0 and 1, not {share:g}.")

@@ -142,8 +142,9 @@ def create_model(
         raise CourseError(f"kernel_sizes must be odd numbers such as (1, 3, 5), not {config.kernel_sizes}.")
     if activation not in ACTIVATIONS:
         raise CourseError(f"There is no activation {activation!r}. Choose one of: {', '.join(ACTIVATIONS)}.")
-    if min(num_classes, in_channels, expansion) < 1:
-        raise CourseError("num_classes, in_channels and expansion must be 1 or more.")
+    for name, number in (("num_classes", num_classes), ("in_channels", in_channels), ("expansion", expansion)):
+        if number < 1:
+            raise CourseError(f"{name} must be 1 or more, not {number}.")
     return PVTEMCAD(config, pretrained)
 
 
@@ -166,7 +167,7 @@ def _create_encoder(config: ModelConfig, pretrained: bool) -> Any:  # timm says 
         return timm.create_model(config.encoder, pretrained=pretrained, **options)
     except Exception as error:
         if not pretrained:
-            raise CourseError(f"timm can't give the features of {config.encoder!r}: {error}") from error
+            raise _no_features(config.encoder, error) from error
         raise CourseError(
             f"The ImageNet weights of {config.encoder!r} could not be downloaded ({error}). Without internet: "
             f"fetch the file elsewhere and leave out pretrained; then emcad_lib.load_encoder(model, FILE), or to train "
@@ -180,10 +181,17 @@ def _stages(encoder: str) -> list[int]:
         plain: Any = timm.create_model(encoder, features_only=True, pretrained=False)
         strides = plain.feature_info.reduction()
     except Exception as error:
-        raise CourseError(f"timm can't give the features of {encoder!r}: {error}") from error
+        raise _no_features(encoder, error) from error
     if not set(STRIDES) <= set(strides):
         raise CourseError(
-            f"EMCAD needs features at strides {STRIDES}, and {encoder!r} gives {strides}. "
+            f"EMCAD needs features at strides {STRIDES}, and {encoder!r} gives {strides}. Take another encoder: "
             f"pvt_v2_b0 to pvt_v2_b5, ResNets and ConvNeXts have them."
         )
     return [strides.index(stride) for stride in STRIDES]
+
+
+def _no_features(encoder: str, error: Exception) -> CourseError:
+    return CourseError(
+        f"timm can't give the features of {encoder!r} ({error}). Take another encoder: pvt_v2_b0 to pvt_v2_b5, ResNets "
+        f"and ConvNeXts work."
+    )

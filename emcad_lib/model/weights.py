@@ -28,6 +28,9 @@ REFERENCE_WEIGHTS = _SHIPPED / "pvt_emcad_b0.safetensors"
 REGION_WEIGHTS = _SHIPPED / "pvt_emcad_b0_regions.safetensors"
 SHIPPED = {"whole": REFERENCE_WEIGHTS, "regions": REGION_WEIGHTS}  # by what they segment
 
+_OURS = "Give a file of this course's, such as best.safetensors of a training"
+_IMAGENET = "Give the encoder's ImageNet weights from timm or PVT, .safetensors or .pth"
+
 # Published names and ours, as beginnings of keys. Stage 4 is the coarsest, 1 the finest.
 OFFICIAL_TO_COURSE = {
     "conv.": "lift.",
@@ -88,17 +91,20 @@ def load_weights(path: str | Path | None = None) -> Network:
         CourseError: when the file is missing, is not such a file, or does not fit the network that it describes.
     """
     path = weights_file(path)
-    metadata, state = _read_safetensors(path)
+    _check_file(path, f"{_OURS}, or one of the words {' and '.join(SHIPPED)}")
+    metadata, state = _read_safetensors(path, _OURS)
     try:
         config = json.loads(metadata["config"])
         model = create_network(**config)
+    except CourseError as error:
+        raise CourseError(f"{path}: the network of these weights can't be built. {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise CourseError(
-            f"{path}: the file doesn't say which network its weights belong to. Weights files of this course do; "
-            f"published EMCAD weights go through emcad_lib.load_official."
+            f"{path}: the file doesn't say which network its weights belong to. {_OURS}; published EMCAD weights go "
+            f"through emcad_lib.load_official."
         ) from error
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-    _check_fit(model, model.state_dict(), state, str(path))
+    _check_fit(model, model.state_dict(), state, str(path), "Fetch the file again, or write it anew with save_weights")
     model.load_state_dict(state)
     model.metadata = {key: value for key, value in metadata.items() if key != "config"}
     return model.eval()
@@ -126,7 +132,8 @@ def load_official(model: PVTEMCAD, state_dict: Mapping[str, Tensor]) -> None:
     if not any(key.startswith("backbone.") for key in state):
         warnings.warn("The weights hold no encoder (no backbone. keys): the encoder stays as it is.", stacklevel=2)
         state |= {key: tensor for key, tensor in published.items() if key.startswith("backbone.")}
-    _check_fit(model, published, state, "The published layout")
+    remedy = "Build the network that the weights are of (create_model), or take others"
+    _check_fit(model, published, state, "The published layout", remedy)
     model.load_state_dict({key: state[_official_name(key)] for key in model.state_dict()})
 
 
@@ -142,18 +149,20 @@ def load_encoder(model: PVTEMCAD, path: str | Path) -> None:
         CourseError: when the file can't be read, or does not fit the encoder.
     """
     path = Path(path)
+    _check_file(path, _IMAGENET)
     if path.suffix == ".safetensors":
-        _, weights = _read_safetensors(path)
+        _, weights = _read_safetensors(path, _IMAGENET)
     else:
         try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but numbers
-        except FileNotFoundError as error:
-            raise CourseError(f"{path}: there is no such file.") from error
+            weights = dict(torch.load(path, map_location="cpu", weights_only=True))  # refuses anything but numbers
         except Exception as error:
-            raise CourseError(f"{path}: this is not a file of weights that can be read safely ({error}).") from error
+            raise CourseError(
+                f"{path}: this is not a file of weights that can be read safely ({type(error).__name__}). {_IMAGENET}."
+            ) from error
     state = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("encoder.")}
     state |= {f"encoder.{key}": tensor for key, tensor in _timm_features(weights, model).items()}
-    _check_fit(model, model.state_dict(), state, str(path))
+    remedy = f"Take weights of the encoder {model.config.encoder}, or build the network on the encoder of these"
+    _check_fit(model, model.state_dict(), state, str(path), remedy)
     model.load_state_dict(state)
 
 
@@ -181,19 +190,27 @@ def _timm_features(weights: Mapping[str, Tensor], model: PVTEMCAD) -> dict[str, 
     return features
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _check_file(path: Path, remedy: str) -> None:
     if not path.is_file():
-        raise CourseError(f"{path}: there is no such file of weights.")
+        what = "this is a folder" if path.is_dir() else "there is no such file of weights"
+        raise CourseError(f"{path}: {what}. {remedy}.")
+
+
+def _read_safetensors(path: Path, remedy: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return metadata, load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CourseError(f"{path}: this can't be read as a safetensors file ({error}). Fetch it again.") from error
+        raise CourseError(
+            f"{path}: this can't be read as a safetensors file ({error}). If it's cut short, fetch it again. {remedy}."
+        ) from error
 
 
-def _check_fit(model: Network, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Raise an error that names every key and shape of ``state`` that isn't as expected."""
+def _check_fit(
+    model: Network, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, remedy: str
+) -> None:
+    """Raise an error that names every key and shape of ``state`` that isn't as expected, and the remedy."""
     faults = [f"missing: {key}" for key in expected if key not in state]
     faults += [f"unknown: {key}" for key in state if key not in expected]
     faults += [
@@ -204,6 +221,6 @@ def _check_fit(model: Network, expected: Mapping[str, Tensor], state: Mapping[st
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise CourseError(
-            f"{source} does not fit this network (encoder {model.config.encoder}, kernels {model.config.kernel_sizes}):"
-            "\n  " + "\n  ".join(faults[:20]) + more
+            f"{source} does not fit this network (encoder {model.config.encoder}, kernels "
+            f"{model.config.kernel_sizes}). {remedy}:\n  " + "\n  ".join(faults[:20]) + more
         )

@@ -94,11 +94,11 @@ class TrainConfig:
         self._demand("network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
         self._demand("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}")
         self._demand("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
-        self._demand("mixed_precision", self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS))
-        self._demand("variations", _some_of(self.variations, VARIATIONS), f"one or more of {', '.join(VARIATIONS)}")
-        self._demand("modalities", _some_of(self.modalities, MODALITIES), f"one or more of {', '.join(MODALITIES)}")
-        self._demand("planes", _some_of(self.planes, PLANES), f"one or more of {', '.join(PLANES)}")
-        self._demand("regions", _some_of(self.regions, REGIONS), f"one or more of {', '.join(REGIONS)}")
+        self._demand("mixed_precision", self.mixed_precision in PRECISIONS, " or ".join(PRECISIONS))
+        lists = {"variations": VARIATIONS, "modalities": MODALITIES, "planes": PLANES, "regions": REGIONS}
+        for name, known in lists.items():
+            wanted = f"one or more of {', '.join(known)}, each once and as a word of its own"
+            self._demand(name, _some_of(getattr(self, name), known), wanted)
         self._demand("name", re.fullmatch(r"\w[\w .-]*", self.name) is not None, "letters, digits, '-', '_', '.' only")
         self._demand(
             "image_size",
@@ -121,7 +121,7 @@ class TrainConfig:
             among = f" in each of {processes} processes" if processes > 1 else ""
             raise CourseError(
                 f"--accumulate {self.accumulate}{among} needs a slice for each micro-batch, and --batch-size is "
-                f"{self.batch_size}."
+                f"{self.batch_size}. Take a smaller --accumulate, or a larger --batch-size."
             )
         if self.smallest_part(self.batch_size, processes) == 1 and not self.one_slice_is_enough:
             raise CourseError(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from emcad_lib.data.slices import Cache, augment
 from emcad_lib.evaluate.metrics import dice_by_definition
-from emcad_lib.files import CourseError, remove_leftovers
+from emcad_lib.files import CourseError, check_place, remove_leftovers
 from emcad_lib.progress import progress
 from emcad_lib.train import checkpoint
 from emcad_lib.train.config import TrainConfig
@@ -185,6 +185,7 @@ def _score(run: Run, losses: float, found: Tensor, truth: Tensor) -> dict[str, f
 
 def _open(config: TrainConfig, mirror: Mirror) -> tuple[Ledger, bool]:
     """The run's ledger, and whether the run had begun before. Only files are looked at here, so it's quick."""
+    check_place(config.folder, "--runs", is_folder=True)
     cache = Cache(config.cache)
     mirror.bring_back()
     ledger = open_ledger(config, {"manifest_sha256": cache.hash, **split_patients(config, cache)})

@@ -113,12 +113,12 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=several_processors())
     except (ValueError, RuntimeError) as error:
         raise CourseError(
-            f"--mixed-precision {config.mixed_precision} does not work on this machine: {error}"
+            f"--mixed-precision {config.mixed_precision} does not work on this machine: {error}. Take another, or no."
         ) from error
     if config.mixed_precision != "no" and not accelerator.native_amp:  # accelerate would go on with 32 bits in silence
         raise CourseError(
             f"--mixed-precision {config.mixed_precision} does not work on this machine's {accelerator.device.type}. "
-            f"fp16 needs a GPU; most processors can do bf16."
+            f"fp16 needs a GPU; most processors can do bf16. Take that, or no."
         )
     config.check_parts(accelerator.num_processes)
     if accelerator.num_processes > 1:
@@ -160,7 +160,10 @@ def _start_from(model: Network, path: str | Path) -> None:
     for name in _SHAPE:
         theirs, ours = getattr(earlier.config, name), getattr(model.config, name)
         if theirs != ours:
-            raise CourseError(f"{path}: these weights are for a network with {name} {theirs}, this run has {ours}.")
+            raise CourseError(
+                f"{path}: these weights are for a network with {name} {theirs}, this run has {ours}. Give the run the "
+                f"settings that they were trained with, or take other --weights."
+            )
     model.load_state_dict(earlier.state_dict())
 
 

@@ -89,7 +89,7 @@ class Ledger:
             CourseError: when no epoch is done yet.
         """
         if not self.rows:
-            raise CourseError(f"{self.folder}: no epoch of this run is done yet.")
+            raise CourseError(f"{self.folder}: no epoch of this run is done yet. Train it on first, with --resume.")
         return max(self.rows, key=lambda row: row["dice_patient"])
 
     def begin(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
@@ -125,15 +125,17 @@ def read_ledger(folder: str | Path) -> Ledger:
     """
     folder = Path(folder)
     if not is_run(folder):
-        raise CourseError(f"{folder}: there is no run here ({RUN_FILE} is missing).")
-    run = read_json(folder / RUN_FILE)
+        raise CourseError(f"{folder}: there is no run here ({RUN_FILE} is missing). Give the folder of a training.")
     try:
+        run = read_json(folder / RUN_FILE)
         history = pd.read_csv(folder / HISTORY_FILE)
         epochs = history[list(HISTORY)].itertuples(index=False)
         rows = [dict(zip(HISTORY, epoch, strict=True)) for epoch in epochs]
         return Ledger(folder, {"finished": None, **run, "config": dict(run["config"])}, rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CourseError(f"{folder}: this run's ledger can't be read ({error}).") from error
+    except (CourseError, OSError, ValueError, KeyError, TypeError) as error:
+        again = "Bring both back from a copy, or train again under another --name."
+        reason = error.__cause__ or error  # without the advice to delete the file, for a run is worth more than that
+        raise CourseError(f"{folder}: {RUN_FILE} and {HISTORY_FILE} can't be read ({reason}). {again}") from error
 
 
 def open_ledger(config: TrainConfig, data: Mapping[str, Any]) -> Ledger:
@@ -188,7 +190,8 @@ def _hashes(config: TrainConfig) -> dict[str, str]:
     for name in ("weights", "encoder_weights"):
         if path := getattr(config, name):
             if not Path(path).is_file():
-                raise CourseError(f"{path}: there is no such file of weights.")
+                option = "--" + name.replace("_", "-")
+                raise CourseError(f"{path}: there is no such file of weights. Give {option} the path of one.")
             hashes[name] = sha256(path)
     return hashes
 

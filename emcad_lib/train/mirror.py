@@ -47,7 +47,10 @@ class Mirror:
         try:
             _copy(self.copy, self.run)
         except OSError as error:
-            raise CourseError(f"{self.copy}: the run could not be copied back from here ({error}).") from error
+            raise CourseError(
+                f"{self.copy}: the run could not be copied back from here ({error}). Check that the drive is there and "
+                f"can be read, or begin anew under another --name."
+            ) from error
 
     def check(self, ledger: Ledger) -> None:
         """Make sure that the mirror holds no other run of this name, which would be overwritten.
@@ -74,8 +77,8 @@ class Mirror:
         except (OSError, CourseError) as error:
             if not self._warned:
                 warnings.warn(
-                    f"The run could not be copied to {self.copy} ({error}). The training goes on, and tries it again "
-                    f"after each epoch.",
+                    f"The run could not be copied to {self.copy} ({error}). Check that --mirror names a folder that "
+                    f"can be written. The training goes on, and tries it again after each epoch.",
                     stacklevel=2,
                 )
             self._warned = True

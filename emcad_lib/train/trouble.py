@@ -17,6 +17,8 @@ from emcad_lib.train.parts import largest_part
 from emcad_lib.train.run import Run
 
 NOT_FINITE_FILE = "not_finite.npz"
+# What PyTorch says on a processor, and what oneDNN, which does its convolutions, said under a limit of memory, too.
+_SHORTAGES = ("can't allocate memory", "could not create a primitive")
 
 
 def save_batch(run: Run, x: Tensor, y: Tensor, numbers: Sequence[int]) -> Path:
@@ -78,7 +80,8 @@ def advising_on_memory(config: TrainConfig, epoch: int, processes: int = 1) -> I
         yield
     except (RuntimeError, MemoryError) as error:
         # PyTorch has an error of its own for GPUs only.
-        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)):
+        known = any(words in str(error) for words in _SHORTAGES)
+        if not (known or isinstance(error, torch.OutOfMemoryError | MemoryError)):
             raise
         # Else the traceback holds on to the tensors that were too much, and a notebook to the traceback.
         traceback.clear_frames(error.__traceback__)

@@ -244,7 +244,9 @@ def test_the_decathlons_folder_of_images_may_be_given_itself(tmp_path, tiny_pati
 def test_an_empty_folder_says_which_names_are_expected(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
 
-    with pytest.raises(CourseError, match=r"no patient found.*CASE_flair\.nii\.gz.*CASE-t2f\.nii\.gz.*imagesTr"):
+    with pytest.raises(
+        CourseError, match=r"no patient found.*CASE_flair\.nii\.gz.*CASE-t2f\.nii\.gz.*imagesTr.*Unpack"
+    ):
         find_patients(tmp_path)
 
 

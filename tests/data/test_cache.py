@@ -146,7 +146,7 @@ def test_a_manifest_that_is_something_else_is_refused(own_cache):
         Cache(own_cache)
 
     (own_cache / "manifest.json").write_text("{")
-    with pytest.raises(CourseError, match="manifest.json: this is not readable as JSON"):
+    with pytest.raises(CourseError, match="manifest.json: this is not readable as JSON .*data_scripts/preprocess.py"):
         Cache(own_cache)
 
 
@@ -207,7 +207,7 @@ def test_an_array_full_of_python_objects_is_refused_and_not_run(own_cache):
 
 
 def test_unknown_patients_and_splits_are_refused(tiny_cache):
-    with pytest.raises(CourseError, match="no patient 'Nobody' in this cache"):
+    with pytest.raises(CourseError, match="no patient 'Nobody' in this cache. Choose from Cache.names"):
         Cache(tiny_cache).images("Nobody")
     with pytest.raises(CourseError, match="no split 'training'. Choose one of: train, val, test"):
         Cache(tiny_cache).names("training")

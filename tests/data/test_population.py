@@ -116,7 +116,7 @@ def test_the_command_prints_every_quantity_side_by_side(compare, phantoms, capsy
 
 def test_the_command_says_where_there_are_no_phantoms(compare, tmp_path, capsys):
     assert compare.main([str(tmp_path)]) == 1
-    assert "no phantom patients here" in capsys.readouterr().err
+    assert "no phantom patients here. Give the folder that data_scripts/make_phantom.py" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_table_as_well(compare, phantoms, tmp_path):
@@ -132,7 +132,19 @@ def test_a_place_where_no_table_can_be_is_named(compare, phantoms, tmp_path, cap
 
     assert compare.main([str(phantoms), "--out", str(tmp_path / "a file" / "table.csv")]) == 1
 
-    assert f"{tmp_path / 'a file' / 'table.csv'}: the table can't be written" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'a file'} is a file and no folder. Give --out another place." in said
+    assert "Measuring" not in said
+
+
+def test_a_folder_is_never_replaced_by_the_table(compare, phantoms, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious.txt").write_text("mine")
+
+    assert compare.main([str(phantoms), "--out", str(tmp_path / "folder")]) == 1
+
+    assert f"{tmp_path / 'folder'}: this is a folder. Give --out the name of a file" in capsys.readouterr().err
+    assert (tmp_path / "folder" / "precious.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("harm", ["cut short", "no gzip", "missing"])
@@ -162,4 +174,5 @@ def test_a_table_that_is_no_population_is_refused_before_the_work(table, compare
 
     said = capsys.readouterr().err
     assert f"{path}: this is no table with the columns" in said
+    assert "Give --population one that has them" in said
     assert len(said.splitlines()) == 1

@@ -169,7 +169,10 @@ def test_no_damage_whatever_brings_anything_but_a_patient_error(tmp_path, tiny_p
 
 @pytest.mark.parametrize(
     ("shape", "problem"),
-    [((48, 48, 24), "3 dimensions .* where 4 are expected"), ((48, 48, 24, 3), "3 volumes where 4 are expected")],
+    [
+        ((48, 48, 24), "3 dimensions .* where 4 are expected. Put a 4D file in its place"),
+        ((48, 48, 24, 3), "3 volumes where 4 are expected. Put a 4D file .* in its place"),
+    ],
 )
 def test_a_decathlon_file_must_hold_four_volumes(tmp_path, tiny_patients, shape, problem):
     (path,) = tiny_patients(tmp_path, 1, "decathlon")
@@ -340,7 +343,9 @@ def test_a_folder_is_never_replaced_by_a_segmentation(folder, tmp_path):
 def test_a_segmentation_of_another_shape_is_refused(folder, tmp_path):
     scan = read_scan(find_patient(folder))
 
-    with pytest.raises(CourseError, match=r"\(47, 48, 24\) doesn't fit a scan of \(48, 48, 24\)"):
+    with pytest.raises(
+        CourseError, match=r"out\.nii\.gz: .*\(47, 48, 24\) doesn't fit a scan of \(48, 48, 24\)\. Give"
+    ):
         write_segmentation(tmp_path / "out.nii.gz", scan.regions[1:], scan, BRATS_2020)
     assert not (tmp_path / "out.nii.gz").exists()
 

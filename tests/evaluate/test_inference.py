@@ -224,7 +224,7 @@ def test_the_channels_that_the_metadata_name_are_picked_in_their_order():
 def test_weights_that_name_more_modalities_than_the_network_takes_are_refused():
     model = create_model(in_channels=2)
 
-    with pytest.raises(CourseError, match="takes 2 channels, but 3 modalities are named"):
+    with pytest.raises(CourseError, match="takes 2 channels, but 3 modalities are named .*Name those"):
         predict(model, np.zeros((1, 4, 8, 8), dtype=np.float32), image_size=32, modalities=["flair", "t1", "t2"])
 
 
@@ -278,14 +278,20 @@ def test_a_modality_that_does_not_exist_is_refused():
         predict(identity(), np.zeros((1, 4, 8, 8), dtype=np.float32), modalities=["flair", "pet"])
 
 
+@pytest.mark.parametrize("size", [0, 96.5, "96"])
+def test_an_image_size_that_is_none_is_refused_with_one_that_is(size):
+    with pytest.raises(CourseError, match=f"image_size must be a whole number of pixels .*such as 96, not {size!r}"):
+        predict(identity(), np.zeros((1, 4, 8, 8), dtype=np.float32), image_size=size)
+
+
 @pytest.mark.parametrize("shape", [(4, 8, 8), (0, 4, 8, 8), (1, 4, 0, 8)])
 def test_what_is_not_a_stack_of_slices_is_refused(shape):
-    with pytest.raises(ValueError, match=r"Slices have the shape \(slices, channels, height, width\)"):
+    with pytest.raises(ValueError, match=r"images are \(slices, channels, height, width\), one at"):
         predict(identity(), np.zeros(shape, dtype=np.float32))
 
 
 def test_a_network_that_gives_nan_is_refused_and_not_taken_for_no_tumour():
-    with pytest.raises(CourseError, match="The network gives NaN"):
+    with pytest.raises(CourseError, match="The network gives NaN: take other weights, .*--learning-rate"):
         predict(Stub(lambda x: x[:, :1] * math.nan), np.zeros((1, 4, 8, 8), dtype=np.float32))
 
 
@@ -358,12 +364,12 @@ def test_each_output_sets_its_own_region(scan):
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, math.nan])
 def test_a_threshold_that_is_no_probability_is_refused(scan, threshold):
-    with pytest.raises(CourseError, match="threshold is a probability between 0 and 1"):
+    with pytest.raises(CourseError, match="threshold is a probability: choose one above 0 and below 1"):
         segment_scan(identity(), scan, threshold)
 
 
 def test_regions_must_be_known_and_as_many_as_the_outputs(scan):
-    with pytest.raises(CourseError, match="The model gives 1 map.* 2 regions"):
+    with pytest.raises(CourseError, match="The model gives 1 map.* 2 regions are named. Name one for each"):
         segment_scan(identity(), scan, regions=["whole", "core"])
     with pytest.raises(CourseError, match="regions must be one or more of whole, core, enhancing"):
         segment_scan(identity(), scan, regions=["tumour"])
@@ -456,7 +462,7 @@ def test_the_last_slice_is_always_looked_at():
 
 @pytest.mark.parametrize("every", [0, -2])
 def test_every_how_many_slices_must_be_one_or_more(every):
-    with pytest.raises(CourseError, match=f"not every {every}"):
+    with pytest.raises(CourseError, match=f"every must be 1 for each slice.*not {every}"):
         predict_planes(identity(), np.ones((2, 4, 8, 8), dtype=np.float32), every=every)
 
 

@@ -144,7 +144,9 @@ def test_a_missing_prediction_is_named_with_the_name_it_should_have(tiny_patient
 
     assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--predictions", tmp_path / "found") == 1
 
-    assert f"{folder.name}.nii.gz: this prediction is missing" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{folder.name}.nii.gz: this prediction is missing. Put it into the folder {tmp_path / 'found'}," in said
+    assert f"{tmp_path / 'patients'}: no patient could be measured. Mend what is named above." in said
 
 
 def test_a_table_of_somebody_elses_is_not_overwritten(tiny_patients, tmp_path, weights, capsys):
@@ -155,6 +157,30 @@ def test_a_table_of_somebody_elses_is_not_overwritten(tiny_patients, tmp_path, w
 
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
     assert "another table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--out a_file/t.csv", "a_file/t.csv: a_file is a file and no folder. Give --out another place."),
+        ("--out found", "found: this is a folder. Give --out the name of a file in it."),
+        ("--out t.csv --predictions gone", "gone: there is no such folder. Give --predictions the folder"),
+        ("--out t.csv --predictions a_file", "a_file: this is a file, not a folder. Give --predictions the folder"),
+        ("--out t.csv --weights found", "found: this is a folder. Give a file"),
+        ("--out t.csv --limit -1", "--limit must be 0, for all patients, or more, not -1."),
+    ],
+)
+def test_a_slip_is_named_with_what_to_do_before_the_work(options, says, tiny_patients, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_patients(tmp_path / "patients", patients=1)
+    (tmp_path / "a_file").write_text("precious")
+    (tmp_path / "found").mkdir()
+
+    assert run("patients", *options.split()) == 1
+
+    assert says in capsys.readouterr().err
+    assert (tmp_path / "a_file").read_text() == "precious"
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_only_the_first_few_patients_can_be_asked_for(tiny_patients, tmp_path, weights):

@@ -99,7 +99,7 @@ def test_probabilities_are_refused_with_the_name_of_the_argument():
 
 
 def test_nan_is_refused_with_the_name_of_the_argument():
-    with pytest.raises(ValueError, match="target holds NaN"):
+    with pytest.raises(ValueError, match="target must be a mask of 0 and 1, and holds NaN"):
         dice(np.array([0.0, 1.0]), torch.tensor([0.0, math.nan]))
 
 
@@ -215,7 +215,7 @@ def test_scores_over_tumour_slices_are_nan_where_no_slice_holds_tumour():
 
 def test_dice_by_definition_refuses_what_does_not_fit():
     slices = np.zeros((2, 4, 4), dtype=bool)
-    with pytest.raises(ValueError, match="one at least: 0 and 0"):
+    with pytest.raises(ValueError, match="one at least, not 0 and 0"):
         dice_by_definition([], [])
     with pytest.raises(ValueError, match="1 and 2"):
         dice_by_definition([slices], [slices, slices])

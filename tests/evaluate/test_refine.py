@@ -71,9 +71,9 @@ def test_the_copy_is_ready_to_predict_with_the_same_weights():
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_0_to_1_is_refused(network, share):
-    with pytest.raises(CourseError, match="between 0 and 1"):
+    with pytest.raises(CourseError, match="adapt is a share: give it a number between 0 and 1"):
         adapted(network, [], share)
-    with pytest.raises(CourseError, match="between 0 and 1"):
+    with pytest.raises(CourseError, match="crumbs is a share: give it a number between 0 and 1"):
         without_crumbs(np.ones((1, 2, 2), dtype=bool), share)
 
 

@@ -185,11 +185,13 @@ def test_a_shape_that_cannot_work_is_refused_with_one_that_can(shape, says):
     ("options", "says"),
     [
         ({"encoder": "pvt_v2_b9"}, "pvt_v2_b0"),
-        ({"encoder": "vit_tiny_patch16_224"}, "strides"),
+        ({"encoder": "vit_tiny_patch16_224"}, "strides.*Take another encoder: pvt_v2_b0"),
         ({"kernel_sizes": (2, 4)}, "odd"),
         ({"kernel_sizes": ()}, "odd"),
         ({"activation": "swish"}, "relu6"),
-        ({"num_classes": 0}, "1 or more"),
+        ({"num_classes": 0}, "num_classes must be 1 or more, not 0"),
+        ({"in_channels": -1}, "in_channels must be 1 or more, not -1"),
+        ({"expansion": 0}, "expansion must be 1 or more, not 0"),
     ],
 )
 def test_a_setting_that_cannot_be_built_is_refused_with_a_way_out(options, says):
@@ -211,6 +213,18 @@ def test_any_timm_encoder_with_the_right_strides_will_do(encoder):
     assert [p.shape[-1] for p in maps] == [224] * 4
     enlarged = F.interpolate(finest, scale_factor=4, mode="bilinear", align_corners=False)
     assert torch.allclose(maps[3], enlarged, atol=1e-5), f"{LESSON}: it gives {encoder}'s features on otherwise"
+
+
+def test_an_encoder_whose_features_timm_cannot_give_is_named_with_others_that_work(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+
+    with pytest.raises(
+        CourseError, match="features of 'pvt_v2_b0' .*not implemented.*Take another encoder: pvt_v2_b0 to"
+    ):
+        create_model()
 
 
 def test_without_the_download_the_message_says_so_and_names_the_way_out(monkeypatch):

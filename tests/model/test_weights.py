@@ -65,9 +65,13 @@ def test_half_precision_halves_the_file_and_loads_as_single_precision(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "no such file"), (b"", "can't be read"), (b"PK\x03\x04 a pickle", "can't be read")],
+    [
+        (None, r"no such file of weights\. Give .*best\.safetensors.* words whole and regions"),
+        (b"", r"can't be read .*fetch it again\. Give .*best\.safetensors"),
+        (b"PK\x03\x04 a pickle", r"can't be read .*fetch it again\. Give .*best\.safetensors"),
+    ],
 )
-def test_a_file_that_is_no_weights_file_is_refused_by_name(tmp_path, content, says):
+def test_a_file_that_is_no_weights_file_is_refused_by_name_with_what_to_give(tmp_path, content, says):
     path = tmp_path / "odd.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -77,8 +81,19 @@ def test_a_file_that_is_no_weights_file_is_refused_by_name(tmp_path, content, sa
 
 def test_a_safetensors_file_of_another_project_is_refused(tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CourseError, match="doesn't say which network"):
+    with pytest.raises(CourseError, match=r"other\.safetensors: .*doesn't say which network .*Give .*load_official"):
         load_weights(tmp_path / "other.safetensors")
+
+
+def test_a_folder_is_no_weights_file(tmp_path):
+    with pytest.raises(CourseError, match=rf"{tmp_path.name}: this is a folder\. Give .*best\.safetensors"):
+        load_weights(tmp_path)
+
+
+def test_weights_of_a_network_that_cannot_be_built_are_named(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "newer.safetensors", {"config": '{"encoder": "pvt_v9"}'})
+    with pytest.raises(CourseError, match=r"newer\.safetensors: .*can't be built\. .*'pvt_v9'.* pvt_v2_b0"):
+        load_weights(tmp_path / "newer.safetensors")
 
 
 @pytest.mark.parametrize("encoder", ["pvt_v2_b0", "pvt_v2_b2"])
@@ -175,8 +190,32 @@ def test_a_local_file_of_imagenet_weights_reaches_the_encoder(tmp_path, suffix):
 
 def test_weights_of_another_encoder_are_refused(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
-    with pytest.raises(CourseError, match="missing: encoder.patch_embed.proj.weight"):
+    with pytest.raises(
+        CourseError, match="(?s)resnet.pth .*of the encoder pvt_v2_b0.*missing: encoder.patch_embed.proj"
+    ):
         load_encoder(create_model(), tmp_path / "resnet.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("gone.pth", None, "there is no such file of weights"),
+        ("gone.safetensors", None, "there is no such file of weights"),
+        ("text.pth", b"hello, only text", "not a file of weights that can be read safely"),
+        ("text.safetensors", b"hello, only text", "can't be read as a safetensors file"),
+    ],
+)
+def test_a_file_without_imagenet_weights_is_named_with_what_to_give(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CourseError, match=rf"{name}: .*{says}.*\. Give the encoder's ImageNet weights"):
+        load_encoder(create_model(), tmp_path / name)
+
+
+def test_a_list_of_tensors_is_no_file_of_imagenet_weights(tmp_path):
+    torch.save([torch.zeros(3)], tmp_path / "list.pth")
+    with pytest.raises(CourseError, match=r"list\.pth: .*Give the encoder's ImageNet weights"):
+        load_encoder(create_model(), tmp_path / "list.pth")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

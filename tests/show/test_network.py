@@ -171,5 +171,5 @@ def test_a_network_of_another_plan_is_refused(parts):
         draw_network(parts.drop(index="decoder.mscam3"))
     with pytest.raises(CourseError, match="At stage 4 this network has no encoder or head"):
         draw_network(parts.drop(index="heads.0"))
-    with pytest.raises(CourseError, match="no place for decoder.extra2"):
+    with pytest.raises(CourseError, match="no place for decoder.extra2, .*: draw a PVTEMCAD"):
         draw_network(parts.rename(index={"decoder.lgag2": "decoder.extra2"}).replace({"block": {"LGAG": "Extra"}}))

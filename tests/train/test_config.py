@@ -127,7 +127,9 @@ def test_one_slice_of_32_pixels_is_refused_because_batch_normalisation_needs_two
 
 
 def test_a_micro_batch_needs_a_slice_in_each_process():
-    with pytest.raises(CourseError, match="--accumulate 5 needs a slice for each micro-batch, and --batch-size is 4"):
+    with pytest.raises(
+        CourseError, match="--accumulate 5 needs a slice for each micro-batch, and --batch-size is 4. Take"
+    ):
         config(batch_size=4, accumulate=5, image_size=64)
     with pytest.raises(CourseError, match="--accumulate 2 in each of 3 processes needs .* --batch-size is 4"):
         config(batch_size=4, accumulate=2, image_size=64).check_parts(processes=3)

@@ -389,7 +389,9 @@ def test_a_run_starts_from_the_weights_it_is_given(config, tmp_path):
 def test_weights_of_another_network_are_refused(config, tmp_path):
     save_weights(build_model(replace(config, regions=("whole", "core"))), tmp_path / "two.safetensors")
 
-    with pytest.raises(CourseError, match="two.safetensors: .* num_classes 2, this run has 1"):
+    with pytest.raises(
+        CourseError, match="two.safetensors: .* num_classes 2, this run has 1. Give the run the settings"
+    ):
         build_model(replace(config, weights=str(tmp_path / "two.safetensors")))
 
 
@@ -635,7 +637,9 @@ def test_a_precision_that_the_machine_does_not_have_is_named(config, monkeypatch
 
     monkeypatch.setattr(learner, "Accelerator", refuse)
 
-    with pytest.raises(CourseError, match="--mixed-precision fp16 does not work on this machine: .* requires a GPU"):
+    with pytest.raises(
+        CourseError, match="--mixed-precision fp16 does not work on this machine: .* requires a GPU. Take"
+    ):
         train(replace(config, mixed_precision="fp16"), show=False)
 
 

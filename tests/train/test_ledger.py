@@ -42,7 +42,7 @@ def test_a_run_without_an_epoch_reads_as_an_empty_history_and_has_no_best(tmp_pa
     back = read_ledger(tmp_path)
 
     assert back.history.empty
-    with pytest.raises(CourseError, match="no epoch"):
+    with pytest.raises(CourseError, match=f"{tmp_path.name}: no epoch of this run is done yet. Train it on first"):
         _ = back.best
 
 
@@ -65,14 +65,18 @@ def test_a_finished_run_says_so_with_its_seconds(tmp_path):
 
 def test_no_run_and_a_broken_run_are_told_apart(tmp_path):
     assert not is_run(tmp_path)
-    with pytest.raises(CourseError, match="no run here"):
+    with pytest.raises(CourseError, match=f"{tmp_path.name}: there is no run here.*Give the folder of a training"):
         read_ledger(tmp_path)
 
-    new_run(tmp_path)
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,2\n")
+    for file, content in (("history.csv", "epoch,loss\n1,2\n"), ("run.json", "{")):
+        new_run(tmp_path)
+        (tmp_path / file).write_text(content)
 
-    with pytest.raises(CourseError, match="can't be read"):
-        read_ledger(tmp_path)
+        with pytest.raises(
+            CourseError, match=f"{tmp_path.name}: .*can't be read.*train again under another --name"
+        ) as error:
+            read_ledger(tmp_path)
+        assert "Delete" not in str(error.value)
 
 
 def test_a_folder_counts_as_a_run_only_when_its_history_is_there_too(tmp_path, monkeypatch):

@@ -29,7 +29,19 @@ def test_the_command_trains_and_says_how_good_the_best_epoch_is_and_where_the_ru
         (["--name", "a/b"], "--name must be letters"),
         (["--cache", "/nowhere"], "there is no cache"),
         (["--encoder", "pvt_v9"], "no encoder 'pvt_v9'"),
-        (["--weights", "/nowhere/w.safetensors"], "there is no such file of weights"),
+        (
+            ["--weights", "/nowhere/w.safetensors"],
+            "w.safetensors: there is no such file of weights. Give --weights the path",
+        ),
+        (
+            ["--encoder-weights", "/nowhere/e.pth"],
+            "e.pth: there is no such file of weights. Give --encoder-weights the",
+        ),
+        (
+            ["--modalities", "flair,t2"],
+            "--modalities must be one or more of flair, t1, t1ce, t2, each once and as a word",
+        ),
+        (["--mixed-precision", "fp32"], "--mixed-precision must be no or fp16 or bf16, not 'fp32'"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_the_command_fails(more, complaint, tiny_cache, tmp_path, capsys):
@@ -40,6 +52,15 @@ def test_what_cannot_be_is_said_in_one_line_and_the_command_fails(more, complain
     assert complaint in said
     assert "Traceback" not in said
     assert not (tmp_path / "first").exists()
+
+
+def test_runs_below_a_file_are_refused_before_the_work(tiny_cache, tmp_path, capsys):
+    (tmp_path / "mine").write_text("precious")
+
+    assert command.main(arguments(tiny_cache, tmp_path / "mine")) == 1
+
+    assert f"{tmp_path / 'mine'} is a file and no folder. Give --runs another place." in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,22 @@ def test_a_full_mirror_is_warned_of_once_tried_again_and_never_stops_the_trainin
     assert contents(tmp_path / "drive" / "run") == contents(config.folder)
 
 
+def test_a_mirror_that_cannot_be_read_is_named_with_what_to_do(config, snapshots, monkeypatch):
+    shutil.copytree(snapshots[0], f"{config.mirror}/run")
+
+    def unreadable(source, target):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(mirror_module.shutil, "copyfile", unreadable)
+
+    with pytest.raises(CourseError, match="drive/run: .*could not be copied back .*Check that the drive is there"):
+        train(config, show=False)
+
+
 def test_a_drive_that_is_not_mounted_is_warned_of_and_not_made_up_on_this_disk(config, tmp_path):
-    with pytest.warns(UserWarning, match="could not be copied"):
+    with pytest.warns(
+        UserWarning, match="could not be copied .*Check that --mirror names a folder that can be written"
+    ):
         train(replace(config, epochs=1, mirror=str(tmp_path / "content" / "drive" / "runs")), show=False)
 
     assert not (tmp_path / "content").exists()

@@ -95,7 +95,12 @@ def test_the_tensors_that_were_too_much_are_not_held_on_to(config):
 
 @pytest.mark.parametrize(
     "shortage",
-    [torch.OutOfMemoryError("HIP"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), MemoryError()],
+    [
+        torch.OutOfMemoryError("HIP"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        RuntimeError("could not create a primitive"),
+        MemoryError(),
+    ],
 )
 def test_every_way_of_running_out_of_memory_is_known(shortage, config):
     with pytest.raises(CourseError, match="Out of memory"), advising_on_memory(config, epoch=1):
