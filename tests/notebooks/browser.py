@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ KEYS = {
 }
 START_SECONDS = 120  # for a server or a browser, on a machine that is busy with other tests
 STOP_SECONDS = 20
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 120
 
 _local = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's servers
 
@@ -76,14 +77,17 @@ def find_browser() -> str | None:
 def wait_for(condition: Callable[[], Any], seconds: float, otherwise: Callable[[], str]) -> Any:
     """Ask again and again until ``condition`` gives something true, and return that.
 
+    The longer it takes, the rarer: asking a page costs it work as well.
+
     Raises:
         BrowserTimeout: it hasn't within ``seconds``; ``otherwise`` tells what was seen instead.
     """
-    deadline = time.monotonic() + seconds
+    start = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - start
+        if waited > seconds:
             raise BrowserTimeout(f"{otherwise()} (waited {seconds:.0f} s)")
-        time.sleep(0.05)
+        time.sleep(min(0.05 + waited / 50, 0.5))
     return found
 
 
@@ -110,16 +114,46 @@ def running(command: list[str], log: Path, **environment: str) -> Iterator[subpr
             process.wait()
 
 
+@dataclass(frozen=True)
+class Lab:
+    """A JupyterLab that runs.
+
+    Attributes:
+        folder: with the notebooks.
+    """
+
+    folder: Path
+    _url: str
+    _token: str
+
+    def address(self, name: str) -> str:
+        """The page of a notebook, in a workspace of its own: no other notebook is open there."""
+        return f"{self._url}lab/workspaces/{Path(name).stem}/tree/{name}?token={self._token}"
+
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Whatever kernels are started meanwhile are shut down in the end, so that they don't keep their memory."""
+        try:
+            yield
+        finally:
+            for kernel in self.ask("GET", "kernels"):
+                self.ask("DELETE", f"kernels/{kernel['id']}")
+
+    def ask(self, method: str, what: str) -> Any:
+        """The server's answer to one request; None if it has none to give."""
+        headers = {"Authorization": f"token {self._token}"}
+        request = urllib.request.Request(f"{self._url}api/{what}", headers=headers, method=method)
+        with _local.open(request, timeout=ANSWER_SECONDS) as answer:
+            return json.loads(answer.read() or "null")
+
+
 @contextmanager
-def jupyterlab(folder: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
+def jupyterlab(folder: Path, scratch: Path) -> Iterator[Lab]:
     """A JupyterLab over the notebooks in ``folder``, as somebody would find it who has just installed it.
 
     Args:
         folder: with the notebooks; JupyterLab may write there.
         scratch: for its settings, workspaces and log, so that those of whoever runs the tests don't matter.
-
-    Yields:
-        the address of a notebook by its name.
     """
     places = {
         "JUPYTER_CONFIG_DIR": scratch / "config",
@@ -142,18 +176,17 @@ def jupyterlab(folder: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
     log = scratch / "jupyterlab.log"
     with running(command, log, **{name: str(place) for name, place in places.items()}) as server:
 
-        def answers() -> str | None:
+        def answers() -> Lab | None:
             if server.poll() is not None:
                 raise BrowserError(f"JupyterLab didn't start:\n{log.read_text()[-2000:]}")
             with suppress(OSError, ValueError):  # not there, not yet whole, not yet listening
                 (record,) = places["JUPYTER_RUNTIME_DIR"].glob("jpserver-*.json")
-                address = json.loads(record.read_text())["url"]
-                with _local.open(f"{address}api/status?token={token}", timeout=ANSWER_SECONDS):
-                    return address
+                lab = Lab(folder, json.loads(record.read_text())["url"], token)
+                lab.ask("GET", "status")
+                return lab
             return None
 
-        address = wait_for(answers, START_SECONDS, lambda: f"JupyterLab doesn't answer:\n{log.read_text()[-2000:]}")
-        yield lambda name: f"{address}lab/tree/{name}?token={token}"
+        yield wait_for(answers, START_SECONDS, lambda: f"JupyterLab doesn't answer:\n{log.read_text()[-2000:]}")
 
 
 class Tab:
@@ -205,28 +238,48 @@ class Tab:
         self._socket.close()
 
 
+class Browser:
+    """A Chromium that runs, by the address of its DevTools."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    @contextmanager
+    def tab(self) -> Iterator[Tab]:
+        """A new page, closed in the end whatever it is doing."""
+        target = json.loads(self.ask("PUT", "new?about:blank"))
+        tab = Tab(target["webSocketDebuggerUrl"])
+        try:
+            tab.call("Emulation.setFocusEmulationEnabled", enabled=True)  # a window without focus gets no keys
+            yield tab
+        finally:
+            tab.close()
+            self.ask("GET", f"close/{target['id']}")
+
+    def ask(self, method: str, what: str) -> bytes:
+        """The answer to one request."""
+        request = urllib.request.Request(f"{self._address}/json/{what}", method=method)
+        with _local.open(request, timeout=ANSWER_SECONDS) as answer:
+            return answer.read()
+
+
 @contextmanager
-def chromium(program: str, scratch: Path) -> Iterator[Tab]:
-    """A browser that nobody has used before, with one empty tab."""
+def chromium(program: str, scratch: Path) -> Iterator[Browser]:
+    """A browser that nobody has used before."""
     profile = scratch / "profile"
     log = scratch / "chromium.log"
     command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     with running(command, log) as process:
 
-        def target() -> str | None:
+        def answers() -> Browser | None:
             if process.poll() is not None:
                 raise BrowserError(f"{program} didn't start:\n{log.read_text()[-2000:]}")
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, IndexError):  # not there, not yet whole, not yet listening
                 port = int((profile / "DevToolsActivePort").read_text().splitlines()[0])
-                with _local.open(f"http://127.0.0.1:{port}/json/list", timeout=ANSWER_SECONDS) as answer:
-                    pages = [target for target in json.load(answer) if target["type"] == "page"]
-                return pages[0]["webSocketDebuggerUrl"] if pages else None
+                browser = Browser(f"http://127.0.0.1:{port}")
+                browser.ask("GET", "version")
+                return browser
             return None
 
-        tab = Tab(wait_for(target, START_SECONDS, lambda: f"{program} opens no page:\n{log.read_text()[-2000:]}"))
-        tab.call("Emulation.setFocusEmulationEnabled", enabled=True)  # a window without focus gets no keys
-        try:
-            yield tab
-        finally:
-            tab.close()
+        yield wait_for(answers, START_SECONDS, lambda: f"{program} doesn't answer:\n{log.read_text()[-2000:]}")
     shutil.rmtree(profile, ignore_errors=True)  # tens of megabytes

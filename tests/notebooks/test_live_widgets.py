@@ -1,29 +1,37 @@
-"""The widgets of the notebooks 03 to 07 work where readers meet them: in JupyterLab, in a browser, by the keyboard.
+"""The widgets of the notebooks work where readers meet them: in JupyterLab, in a browser, by the keyboard.
 
-A notebook is run there from top to bottom, and then every control of every widget is moved by its keys until the
-picture changes. Slower than all that papermill tells, but papermill has no page and no keys.
+A notebook is run there from top to bottom. A cell at its end, which isn't in the notebook, sets every control of every
+widget to all its values, a long slider to seven. Then every control is moved by its keys until the picture changes, and
+back until the first one is there again. Slower than all that papermill tells, but papermill has no page and no keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from browser import BrowserError, BrowserTimeout, Tab, chromium, find_browser, jupyterlab, wait_for
+from browser import Browser, BrowserError, BrowserTimeout, Lab, Tab, chromium, find_browser, jupyterlab, wait_for
+from matplotlib.figure import Figure
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None,
-    reason="There is no Chromium or Chrome on the path. Install one: apt install chromium, or from google.com/chrome.",
-)
+from emcad_lib.show import widgets
 
-LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[3-7]_*.ipynb"))
+pytestmark = [
+    pytest.mark.skipif(
+        find_browser() is None,
+        reason="There is no Chromium or Chrome on the path. Install one: apt install chromium, or google.com/chrome.",
+    ),
+    pytest.mark.timeout(1200),  # so that the limits below come first, which tell what is wrong
+]
 
-OPEN_SECONDS = 120
-RUN_SECONDS = 600  # of a whole notebook, on a machine that is busy with other tests
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[01]*.ipynb"))
+
+OPEN_SECONDS = 240
+RUN_SECONDS = 900  # of a whole notebook, on a machine that is busy with other tests
 MOVE_SECONDS = 10
 DRAW_SECONDS = 60
 SHOW_SECONDS = 3  # from the end of the kernel's work to the picture in the page
@@ -98,6 +106,65 @@ STATE = f"""async (widget, number) => {{
 }}"""
 
 
+# Runs in the notebook's kernel, behind its own cells. Out is what they have shown. The page hears of it in the end:
+# all that is proven here is proven in the kernel, and a page lays itself out anew for each picture.
+SWEEP = """\
+import contextlib
+
+import ipywidgets
+
+
+def values(control):
+    if isinstance(control, ipywidgets.Dropdown):
+        return [value for _, value in control._options_full]
+    every = range(control.min, control.max + 1, control.step)
+    return [every[place * (len(every) - 1) // 6] for place in range(7)] if len(every) > 10 else list(every)
+
+
+def try_out(widget):
+    box, picture, message = widget.children
+    controls = box.children
+    at_first = [control.value for control in controls]
+
+    def put(control, value):
+        with contextlib.suppress(Exception):  # the widget says it
+            control.value = value
+        if not bytes(picture.value).startswith(b"\\x89PNG") or message.value.startswith("<b>"):
+            said = ", ".join(f"{control.description}={control.value}" for control in controls)
+            failed.append(f"{said}: {message.value[:300]}")
+
+    def restore():
+        for control, value in zip(controls, at_first):
+            with contextlib.suppress(Exception):
+                control.value = value
+
+    for control in controls:
+        for value in values(control):
+            put(control, value)
+        restore()
+    ends = [[values(control)[0], values(control)[-1]] for control in controls]
+    for control, (first, _) in zip(controls, ends):
+        put(control, first)
+    for number in range(1, 2 ** len(controls)):  # all combinations of ends, as a Gray code: one control moves at a time
+        place = (number & -number).bit_length() - 1
+        ends[place].reverse()
+        put(controls[place], ends[place][0])
+    restore()
+
+
+failed = []
+for shown in [value for value in Out.values() if isinstance(value, ipywidgets.VBox)]:
+    with contextlib.ExitStack() as silence:
+        for part in (*shown.children[0].children, *shown.children[1:]):
+            silence.enter_context(part.hold_sync())
+        try_out(shown)
+assert not failed, "; ".join(failed)
+"""
+# With names of its own. It must not overwrite the notebook's, from which the widgets draw.
+SWEEP_CELL = f"""# every control, to all its values
+exec({SWEEP!r}, {{"Out": Out}})"""
+
+
 class Control:
     """A slider or a menu on the page: control ``number`` of widget ``widget``."""
 
@@ -106,7 +173,7 @@ class Control:
         self._place = (widget, number)
 
     def change_picture(self) -> None:
-        """Press its keys until the picture is another.
+        """Press its keys until the picture is another, and then back: the next control finds the widget as it was.
 
         Raises:
             BrowserError: it can't be moved, or the picture stays as it was, or there is an error.
@@ -114,35 +181,46 @@ class Control:
         if self._tab.ask(KIND, *self._place) is None:
             raise BrowserError("neither a slider nor a menu; teach this test how to move it")
         self._tab.evaluate("heard.errors = []")
-        self._await(lambda now: now["picture"], DRAW_SECONDS, "there is no picture")
+        first = self._await(lambda now: now["picture"], DRAW_SECONDS, "there is no picture")
         moves = []
         for _ in range(PRESSES):
-            before, moved = self._move()
-            moves.append(f"{before['value']} -> {moved['value']}")
+            moves.append(self._move())
+            _, before, moved = moves[-1]
             with suppress(BrowserTimeout):
                 self._await(lambda now, old=before["picture"]: now["picture"] not in (None, old), SHOW_SECONDS, "")
-                return
-        raise BrowserError(f"the picture stays the same for {', '.join(moves)}")
+                break
+        else:
+            said = ", ".join(f"{before['value']} -> {moved['value']}" for _, before, moved in moves)
+            raise BrowserError(f"the picture stays the same for {said}")
+        for forwards, _, _ in reversed(moves):
+            self._move(not forwards)
+        self._await(lambda now: now["picture"] == first["picture"], DRAW_SECONDS, "moved back, the picture is another")
 
-    def _move(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One step; its state before, and when the kernel has done its work."""
+    def _move(self, forwards: bool | None = None) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+        """One step, by default forwards, at the end backwards.
+
+        Returns:
+            whether it went forwards, its state before, and that when the kernel has done its work.
+        """
         before = self._state()
         there = self._tab.ask(FOCUS, *self._place)
         if not there["isFocused"]:
             raise BrowserError("it doesn't take the focus")
+        if forwards is None:
+            forwards = not there["isAtEnd"]
         if self._tab.ask(KIND, *self._place) == "slider":
-            keys = ("ArrowLeft" if there["isAtEnd"] else "ArrowRight",)
+            keys = ("ArrowRight" if forwards else "ArrowLeft",)
         else:
             # The space bar opens the menu. As long as it's closed JupyterLab takes the arrow keys for its cells
             # (jupyter-widgets/ipywidgets issue 3912).
-            keys = (" ", "ArrowUp" if there["isAtEnd"] else "ArrowDown", "Enter")
+            keys = (" ", "ArrowDown" if forwards else "ArrowUp", "Enter")
         for key in keys:
             self._tab.press(key)
         self._await(lambda now: now["value"] != before["value"], MOVE_SECONDS, f"{keys} don't move it")
         moved = self._await(
             lambda now: now["answers"] > before["answers"] and now["isIdle"], DRAW_SECONDS, "the kernel doesn't answer"
         )
-        return before, moved
+        return forwards, before, moved
 
     def _await(self, condition: Callable[[dict[str, Any]], Any], seconds: float, otherwise: str) -> dict[str, Any]:
         """The state in which ``condition`` holds; an error on the page or from the kernel ends the wait."""
@@ -223,23 +301,45 @@ def first_line(cell: dict[str, Any]) -> str:
     return cell["source"].strip().partition("\n")[0]
 
 
+@pytest.fixture(scope="module")
+def open_programs() -> Iterator[ExitStack]:
+    """Where JupyterLab and the browser stay open from one test to the next."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def programs(open_programs: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Lab, Browser]]:
+    """Starts both with the first test, for only within it the environment names the course's folder."""
+
+    @cache
+    def start() -> tuple[Lab, Browser]:
+        folder, scratch = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("scratch")
+        program = find_browser()
+        assert program is not None  # else the tests are skipped
+        return (
+            open_programs.enter_context(jupyterlab(folder, scratch)),
+            open_programs.enter_context(chromium(program, scratch)),
+        )
+
+    return start
+
+
 @pytest.fixture
-def lab(ci_home: Path, tmp_path: Path) -> Iterator[Callable[[nbformat.NotebookNode, str], Reader]]:
+def lab(
+    ci_home: Path, programs: Callable[[], tuple[Lab, Browser]], tmp_path: Path
+) -> Iterator[Callable[[nbformat.NotebookNode, str], Reader]]:
     """Gives a reader who has run a notebook in JupyterLab: ``lab(notebook, name)``. The stored file isn't touched."""
-    folder, scratch = tmp_path / "lab", tmp_path / "scratch"
-    folder.mkdir()
-    scratch.mkdir()
-    program = find_browser()
-    assert program is not None  # else the tests are skipped
-    with jupyterlab(folder, scratch) as address, chromium(program, scratch) as tab:
+    jupyter, browser = programs()
+    with jupyter.kernels(), browser.tab() as tab:
 
         def run(notebook: nbformat.NotebookNode, name: str) -> Reader:
             for cell in notebook.cells:  # so that nothing stored passes for something that ran
                 if cell.cell_type == "code":
                     cell.update(outputs=[], execution_count=None)
-            nbformat.write(notebook, folder / name)
+            nbformat.write(notebook, jupyter.folder / name)
             reader = Reader(tab, tmp_path)
-            reader.run(address(name), name)
+            reader.run(jupyter.address(name), name)
             return reader
 
         yield run
@@ -247,7 +347,9 @@ def lab(ci_home: Path, tmp_path: Path) -> Iterator[Callable[[nbformat.NotebookNo
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_control_of_every_widget_changes_its_picture_in_jupyterlab(path, lab):
-    reader = lab(nbformat.read(path, as_version=4), path.name)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(SWEEP_CELL))
+    reader = lab(notebook, path.name)
 
     live = reader.try_widgets()
 
@@ -312,3 +414,50 @@ def test_a_control_that_changes_nothing_and_all_that_fails_is_noticed(lab):
     for expected, problem in zip(seen, reader.problems, strict=True):
         assert expected in problem
         assert Path(problem.rpartition("Screenshot: ")[2]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_value_that_fails_alone_or_together_with_another_is_noticed():
+    def draw(left, right):
+        if left == 3 or (left, right) == (9, "b"):
+            raise ValueError("too much")
+        return Figure(figsize=(1, 1))
+
+    controls = {"left": widgets.slider("left", 0, 9, 0), "right": widgets.choice("right", ["a", "b"])}
+    shown = widgets.interactive(draw, alt="Nothing.", **controls)
+
+    with pytest.raises(AssertionError) as error:
+        exec(SWEEP_CELL, {"Out": {1: shown}})
+
+    assert str(error.value) == (
+        "left=3, right=a: <b>ValueError:</b> too much; left=9, right=b: <b>ValueError:</b> too much"
+    )
+    assert [control.value for control in controls.values()] == [0, "a"]
+
+
+def test_the_page_hears_of_a_sweep_only_in_the_end(monkeypatch):
+    drawn, sent = set(), []
+
+    def draw(number):
+        drawn.add(number)
+        return Figure(figsize=(1, 1), facecolor=(number / 9, 0, 0))
+
+    shown = widgets.interactive(draw, alt="Nothing.", number=widgets.slider("number", 0, 9, 5))
+    (slider,), picture = shown.children[0].children, shown.children[1]
+    for part in (slider, picture):
+        monkeypatch.setattr(part.comm, "publish_msg", lambda *_, part=part, **__: sent.append(part))
+
+    exec(SWEEP_CELL, {"Out": {1: shown}})
+
+    assert drawn == set(range(10))
+    assert sent == [picture, slider]
+
+
+def test_a_sweep_leaves_the_names_of_the_notebook_alone():
+    shown = widgets.interactive(lambda number: Figure(figsize=(1, 1)), alt="", number=widgets.slider("number", 0, 2, 0))
+    names = {"Out": {1: shown}}
+    exec("", names)  # adds Python's own
+    before = dict(names)
+
+    exec(SWEEP_CELL, names)
+
+    assert names == before
