@@ -740,6 +740,8 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
     "reference_real_highest": lambda: reference_on_real_patients().max(),
+    "beyond_untouched": lambda: beyond("reference weights as they are").mean(),
+    "beyond_from_reference": lambda: beyond("from the reference weights").mean(),
     "beyond_first_three": lambda: beyond("baseline").iloc[:3].mean(),
     "beyond_other_three": lambda: beyond("baseline").iloc[3:].mean(),
     "beyond_large_batch": lambda: int(
