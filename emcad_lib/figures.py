@@ -25,7 +25,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from emcad_lib.files import CourseError, project_home, read_json, sha256, write_json
+from emcad_lib.files import CourseError, check_place, project_home, read_json, sha256, write_json
 from emcad_lib.lesson import RECORDED, Lesson, begin, versions
 from emcad_lib.meter import Meter
 from emcad_lib.progress import progress
@@ -61,7 +61,7 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
     """
     unknown = set(parameters) - set(papermill.inspect_notebook(notebook))
     if unknown:
-        raise CourseError(f"{notebook.name} has no parameter {', '.join(sorted(unknown))}.")
+        raise CourseError(f"{notebook.name} has no parameter {', '.join(sorted(unknown))}. Add it to its parameters.")
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -86,9 +86,9 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
     for cell in nbformat.read(executed, as_version=4).cells:
         # sys.exit(0) counts as a good end with papermill, wherever it stands.
         if cell.cell_type == "code" and any(output.output_type == "error" for output in cell.outputs):
-            raise CourseError(f"{notebook.name}: {_named(cell.source)} ended the notebook before its end.")
+            raise CourseError(f"{notebook.name}: {_named(cell.source)} ended the notebook before its end. Mend it.")
         if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
-            raise CourseError(f"{notebook.name}: {_named(cell.source)} never ran.")
+            raise CourseError(f"{notebook.name}: {_named(cell.source)} never ran. Look at {executed}.")
 
 
 def _named(source: str) -> str:
@@ -181,7 +181,9 @@ def _run_one(notebook: Path, out: Path, lesson: Lesson, data: str) -> list[dict[
     run_notebook(notebook, out / ".state" / "executed" / notebook.name, parameters)
     missing = [record.stem for record in records if not record.is_file()]
     if missing:
-        raise CourseError(f"{notebook.name} ran to its end without making its figures {', '.join(missing)}.")
+        raise CourseError(
+            f"{notebook.name} ran to its end without making its figures {', '.join(missing)}. Show each in every run."
+        )
     return [read_json(record) for record in records]
 
 
@@ -230,7 +232,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not notebooks:
             raise CourseError(f"{project_home() / 'notebooks'}: no notebooks here. Run this in the course's folder.")
         if options.store and (options.data or os.environ.get("EMCAD_DATA_DIR")):
-            raise CourseError("--store is for the phantom patients: pictures of real patients must not be committed.")
+            raise CourseError(
+                "--store is for phantom patients: pictures of real ones must not be committed. Leave out --data, and "
+                "unset EMCAD_DATA_DIR."
+            )
+        check_place(options.out, "--out", is_folder=True)
         make_figures(notebooks, options.out, options.profile, options.data, options.seed, options.force)
         if options.store:
             _store(notebooks, options.out / ".state" / "executed", options.profile)

@@ -78,7 +78,7 @@ def test_a_notebook_runs_in_its_own_folder_with_its_parameters(tmp_path):
 def test_a_parameter_that_the_notebook_does_not_have_is_refused_before_anything_runs(tmp_path):
     notebook = write(tmp_path / "a.ipynb", parameters="N = 0")
 
-    with pytest.raises(CourseError, match=r"a\.ipynb has no parameter M, X"):
+    with pytest.raises(CourseError, match=r"a\.ipynb has no parameter M, X\. Add it"):
         run_notebook(notebook, tmp_path / "out" / "a.ipynb", {"N": 1, "X": 1, "M": 1})
 
     assert not (tmp_path / "out").exists()
@@ -104,7 +104,7 @@ def test_a_notebook_that_does_not_come_to_its_end_is_an_error(tmp_path, source, 
 def test_leaving_in_the_last_cell_is_an_error_too(tmp_path):
     notebook = write(tmp_path / "a.ipynb", "import sys\nsys.exit()", parameters="N = 0")
 
-    with pytest.raises(CourseError, match="ended the notebook before its end"):
+    with pytest.raises(CourseError, match="ended the notebook before its end. Mend it"):
         run_notebook(notebook, tmp_path / "out" / "a.ipynb", {})
 
 
@@ -303,7 +303,7 @@ def test_a_notebook_that_does_not_make_its_figure_is_an_error_even_if_an_earlier
         "if False:\n    " + show.replace("\n", "\n    "),
     )
 
-    with pytest.raises(CourseError, match=r"02_two\.ipynb ran to its end without making its figures 02-bars"):
+    with pytest.raises(CourseError, match=r"02_two\.ipynb ran to its end without making its figures 02-bars\. Show"):
         make()
 
 
@@ -394,5 +394,16 @@ def test_pictures_of_real_patients_are_never_stored_in_the_notebooks(course, ran
         monkeypatch.setenv("EMCAD_DATA_DIR", str(patients))
 
     assert main(["--store", *(["--data", str(patients)] if by == "option" else [])]) == 1
-    assert "must not be committed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "must not be committed" in said
+    assert "Leave out --data, and unset EMCAD_DATA_DIR" in said
+    assert ran == []
+
+
+def test_figures_where_a_file_stands_are_refused_before_anything_runs(course, ran, tmp_path, capsys):
+    (tmp_path / "mine").write_text("precious")
+
+    assert main(["--profile", "ci", "--out", str(tmp_path / "mine")]) == 1
+
+    assert f"{tmp_path / 'mine'}: this is a file and no folder. Give --out another place." in capsys.readouterr().err
     assert ran == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 
+from emcad_lib.compared import differences
 from emcad_lib.costs import COSTS_FILE, excess, read_costs
 from emcad_lib.figures import figure_names, make_figures, run_notebook
 from emcad_lib.files import read_json
@@ -29,7 +30,9 @@ def warnings(executed: Path) -> list[str]:
     return [output.text for output in outputs(executed) if output.get("name") == "stderr"]
 
 
-def test_a_notebook_runs_and_makes_its_figures_and_costs_no_more_than_recorded(notebook, ci_home, tmp_path):
+def test_a_notebook_runs_and_makes_its_figures_of_the_stored_numbers_at_no_more_than_the_recorded_cost(
+    notebook, ci_home, tmp_path
+):
     figures = make_figures([notebook.path], tmp_path, profile="ci")
 
     assert [record["id"] for record in figures] == figure_names(notebook.path)
@@ -37,6 +40,7 @@ def test_a_notebook_runs_and_makes_its_figures_and_costs_no_more_than_recorded(n
         assert (tmp_path / record["file"]).read_bytes().startswith(b"\x89PNG")
         assert len((tmp_path / record["data"]).read_text().splitlines()) >= 2  # a table with a row
         assert (record["profile"], record["patients"], record["seed"]) == ("ci", "phantom", 0)
+    assert differences(str(notebook), tmp_path / "data") == ""
     assert warnings(tmp_path / ".state" / "executed" / notebook.path.name) == []
     spent = Spent(**read_json(tmp_path / ".state" / f"{notebook}.json")["spent"])
     assert too_much(spent, COSTS[str(notebook), "ci"]) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import json
 import re
 import statistics
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from emcad_lib.compared import LOOSE, STORED
 from emcad_lib.costs import COSTS_FILE, cost_table, read_costs
 from emcad_lib.figures import figure_names
 from emcad_lib.files import read_json, sha256
@@ -383,3 +385,16 @@ def test_every_picture_and_table_of_the_manifest_is_there_and_no_other(manifest)
     for record in manifest["figures"]:
         assert sha256(figures / record["data"]) == record["sha256"]
         assert (figures / record["file"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_numbers_of_every_figure_and_of_no_other_are_stored_for_the_profile_ci(notebooks):
+    made = [name for page in notebooks for name in figure_names(page.path)]
+
+    assert sorted(path.name for path in STORED.iterdir()) == sorted(f"{name}.csv" for name in made)
+    assert sum(path.stat().st_size for path in STORED.iterdir()) < 1_000_000
+
+
+def test_only_figures_that_are_there_are_granted_a_looser_comparison(notebooks):
+    made = [name for page in notebooks for name in figure_names(page.path)]
+
+    assert [pattern for pattern in LOOSE if not fnmatch.filter(made, pattern)] == []
