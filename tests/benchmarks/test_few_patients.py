@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -92,3 +93,41 @@ def test_a_lone_patient_is_refused(few, tiny_patients, tmp_path, capsys):
     assert few.main([str(tmp_path / "patients"), "--work", str(tmp_path / "work")]) == 1
 
     assert "two patients are needed" in capsys.readouterr().err
+
+
+# ---- What is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_each_recorded_training_has_the_settings_of_today_and_the_ten_patients_are_each_held_out(script):
+    few = script("few_patients")
+    table, ledgers = pd.read_csv(few.TABLE), json.loads(few.LEDGERS.read_text())
+    names = sorted(table["held_out"].unique())
+    assert len(names) == 10
+    assert table.groupby(["start", "patients"])["held_out"].nunique().to_dict() == {
+        ("phantom", 0): 10, **{(start, count): 10 for start in few.STARTS for count in few.COUNTS},
+    }  # fmt: skip
+    assert len(table) == len(names) * (1 + len(few.STARTS) * len(few.COUNTS))
+    trained = table[table["patients"] > 0]
+    said = (f"{row.held_out}-{row.patients}-{row.start}-seed{row.seed}" for row in trained.itertuples(index=False))
+    assert list(ledgers) == list(said)
+    for row, ledger in zip(trained.itertuples(index=False), ledgers.values(), strict=True):
+        assert sorted(ledger["data"]["train"]) == sorted(few.others(names, row.held_out, row.patients, row.seed))
+        settings = {**few.STARTS[row.start], "slices_per_epoch": few.SLICES_PER_EPOCH, "encoder": "pvt_v2_b0"}
+        settings |= {"weights": Path(settings["weights"]).name} if "weights" in settings else {}
+        assert {key: ledger["config"][key] for key in settings} == settings
+
+
+def test_what_the_lesson_says_in_words_is_what_was_recorded(script):
+    """Notebook 13, and the README."""
+    table = pd.read_csv(script("few_patients").TABLE)
+    scores = table.pivot_table(index="held_out", columns=["start", "patients"], values="dice")
+    before = scores["phantom", 0]
+
+    assert scores["scratch"].lt(before, axis=0).all(axis=None)  # for none of the ten
+    for count in (1, 2):  # the mean falls, mostly because of one patient, who is found before and lost afterwards
+        change = scores["phantom", count] - before
+        assert change.mean() < -0.05
+        assert change.min() < 0.5 * change.sum()
+        assert before[change.idxmin()] > 0.65
+        assert scores["phantom", count][change.idxmin()] < 0.2
+    assert scores["phantom", 8].mean() == pytest.approx(before.mean(), abs=0.005)

@@ -316,6 +316,11 @@ def beyond(step: str) -> pd.Series:
     return table[[column for column in table.columns if column.startswith("Phantom")]].mean(axis=1)
 
 
+def few_real(start: str, patients: int) -> pd.Series:
+    """The Dice of each real patient held out, by benchmarks/few_patients.py."""
+    return pd.read_csv(RECORDED / "few_real_patients.csv").query("start == @start and patients == @patients")["dice"]
+
+
 def reference_results() -> dict[str, Callable[[], float]]:
     """The table of what can be compared with what, by the number of its row: `reference_results_1_whole` and so on."""
     table = pd.read_csv(RECORDED / "reference_results.csv")
@@ -740,6 +745,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_real_median": lambda: reference_on_real_patients().median(),
     "reference_real_lowest": lambda: reference_on_real_patients().min(),
     "reference_real_highest": lambda: reference_on_real_patients().max(),
+    "few_scratch_1": lambda: few_real("scratch", 1).mean(),
+    "few_scratch_8": lambda: few_real("scratch", 8).mean(),
+    "few_phantom_0": lambda: few_real("phantom", 0).mean(),
+    "few_phantom_8": lambda: few_real("phantom", 8).mean(),
     "beyond_untouched": lambda: beyond("reference weights as they are").mean(),
     "beyond_from_reference": lambda: beyond("from the reference weights").mean(),
     "beyond_first_three": lambda: beyond("baseline").iloc[:3].mean(),
