@@ -67,7 +67,7 @@ def test_pip_has_to_keep_what_such_a_machine_brings(course, pip):
 
 def test_everything_that_a_lesson_imports_is_there_or_asked_for():
     asked = {re.split("[^a-zA-Z0-9._-]", requirement)[0] for requirement in wanted(ROOT)}
-    of_tools = {"figures.py", "setup_cell.py", "stored.py"}
+    of_tools = {"figures.py", "setup_cell.py", "stored.py", "tables.py"}
     sources = [path.read_text() for path in (ROOT / "emcad_lib").rglob("*.py") if path.name not in of_tools]
     for notebook in (ROOT / "notebooks").rglob("*.ipynb"):
         sources += [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
