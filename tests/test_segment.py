@@ -332,7 +332,7 @@ def test_the_patients_own_files_are_never_overwritten(word, patient, weights, ca
 
 def test_a_threshold_that_is_no_probability_is_refused(patient, tmp_path, weights, capsys):
     assert run(patient, "--out", tmp_path / "out.nii.gz", "--weights", weights, "--threshold", "1.5") == 1
-    assert "between 0 and 1, not 1.5" in capsys.readouterr().err
+    assert "above 0 and below 1, not 1.5" in capsys.readouterr().err
 
 
 def test_compressed_output_is_gzip(patient, tmp_path, weights):
