@@ -158,8 +158,6 @@ def _draw(patient: Patient, scan: Scan, bits: NDArray[np.uint8], regions: Sequen
 def _check_out(out: Path, patient: Patient) -> None:
     if not out.name.lower().endswith((".nii", ".nii.gz")):
         raise CourseError(f"{out}: a segmentation is written as NIfTI. Give --out a name that ends in .nii.gz or .nii.")
-    if out.is_dir():
-        raise CourseError(f"{out}: this is a folder. Give --out the name of a file in it.")
     check_place(out, "--out")
     own = [*patient.images.values(), *([patient.segmentation] if patient.segmentation else [])]
     if out.resolve() in [path.resolve() for path in own]:
@@ -169,8 +167,6 @@ def _check_out(out: Path, patient: Patient) -> None:
 def _check_picture(picture: Path) -> None:
     if picture.suffix.lower() != ".png":
         raise CourseError(f"{picture}: a picture is written as PNG. Give --picture a name that ends in .png.")
-    if picture.is_dir():
-        raise CourseError(f"{picture}: this is a folder. Give --picture the name of a file in it.")
     check_place(picture, "--picture")
 
 
