@@ -1,18 +1,18 @@
 """What are phantoms worth to somebody with a few real patients? python benchmarks/few_patients.py DIR [--record]
 
 DIR is a folder of BraTS patients. Each of them is held out once. The network then trains on 1, 2, 4 or 8 of the others,
-from random weights ("scratch") or from the reference weights, which know phantoms only ("phantom"), and is scored on
-the one held out, by 3D Dice of the whole tumour. With 0 patients the reference weights are used as they are.
+from random weights ("scratch") or from the reference weights, which know phantoms only ("phantom", "gentle"), and is
+scored on the one held out, by 3D Dice of the whole tumour. With 0 patients the reference weights are used as they are.
 
 All trainings see about as many slices, so those on fewer patients go through them more often. The network after the
 last epoch is scored: no patient is there to choose an epoch by.
-"scratch" has the rate of the quick profile, "phantom" a third of it, since it has little left to learn; neither was
-tuned. Which others are trained on depends on --seed alone, and the 1 is among the 2, and so on.
+"scratch" has the rate of the quick profile, "phantom" a third of it, since it has little left to learn, and "gentle" a
+tenth of that; none was tuned. Which others are trained on depends on --seed alone, and the 1 is among the 2, and so on.
 
 A training that is done is kept in --work. With ``--part 1 2`` and ``--part 2 2``, two processes share the patients to
-hold out, once a first one has prepared them. With --record, which is for ten patients that the project may not contain,
-figures/recorded/few_real_patients.csv gets a row for each score, and few_real_patients.json each training's ledger:
-numbers, and no picture.
+hold out, once a first one has prepared them; --starts trains from some of the starts only. With --record, which is for
+ten patients that the project may not contain, figures/recorded/few_real_patients.csv gets a row for each score of these
+starts, and few_real_patients.json each training's ledger: numbers, and no picture.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from emcad_lib.data.labels import region_mask
 from emcad_lib.data.preprocess import preprocess
 from emcad_lib.evaluate.inference import predict
 from emcad_lib.evaluate.metrics import dice
-from emcad_lib.files import CourseError, replacing, write_json
+from emcad_lib.files import CourseError, read_json, replacing, write_json
 from emcad_lib.lesson import RECORDED
 from emcad_lib.model.weights import REFERENCE_WEIGHTS, load_weights
 from emcad_lib.profiles import PROFILES
@@ -46,6 +46,7 @@ QUICK = PROFILES["quick"]
 STARTS: dict[str, dict[str, Any]] = {
     "scratch": {"learning_rate": QUICK.learning_rate},
     "phantom": {"learning_rate": QUICK.learning_rate / 3, "weights": str(REFERENCE_WEIGHTS)},
+    "gentle": {"learning_rate": QUICK.learning_rate / 30, "weights": str(REFERENCE_WEIGHTS)},
 }
 SLICES, SLICES_PER_EPOCH = 1600, 400
 
@@ -82,17 +83,18 @@ def score(weights: Path | None, cache: Cache, name: str) -> float:
 
 
 def scores(
-    cache: Cache, work: Path, counts: Sequence[int], seed: int, part: Sequence[int] = (1, 1)
+    cache: Cache, work: Path, counts: Sequence[int], starts: Sequence[str], seed: int, part: Sequence[int] = (1, 1)
 ) -> Iterator[tuple[dict[str, Any], Ledger | None]]:
     """A row for each patient of a part, number of patients to train on, and start; with the training's ledger."""
     names = cache.names()
     for held_out in names[part[0] - 1 :: part[1]]:
-        zero = score(None, cache, held_out)
-        yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}, None
+        if "phantom" in starts:
+            zero = score(None, cache, held_out)
+            yield {"held_out": held_out, "patients": 0, "start": "phantom", "seed": seed, "dice": zero}, None
         for count in counts:
             trained = others(names, held_out, count, seed)
             epochs = epochs_for(sum(len(cache.images(name)) for name in trained))
-            for start, settings in STARTS.items():
+            for start in starts:
                 name = f"{held_out}-{count}-{start}-seed{seed}"
                 config = TrainConfig(
                     part_of(cache, trained, held_out, work / "caches" / f"{held_out}-{count}-seed{seed}"),
@@ -102,12 +104,25 @@ def scores(
                     epochs=epochs,
                     slices_per_epoch=SLICES_PER_EPOCH,
                     image_size=QUICK.image_size,
-                    **settings,
+                    **STARTS[start],
                 )
                 ledger = train(config)
                 found = score(ledger.folder / "last.safetensors", cache, held_out)
                 row = {"held_out": held_out, "patients": count, "start": start, "seed": seed, "dice": found}
                 yield row, ledger
+
+
+def record(rows: Sequence[dict[str, Any]], ledgers: Sequence[Ledger | None]) -> None:
+    """Write scores and ledgers; what's recorded of other starts and seeds stays."""
+    table, runs = pd.DataFrame(rows), {ledger.name: ledger.run for ledger in ledgers if ledger}
+    if TABLE.exists():
+        before = pd.read_csv(TABLE)
+        again = before["start"].isin(table["start"]) & before["seed"].isin(table["seed"])
+        table = pd.concat([before[~again], table])
+        runs = read_json(LEDGERS) | runs
+    with replacing(TABLE) as beside:
+        table.to_csv(beside, index=False, float_format="%.4f")
+    write_json(LEDGERS, runs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/few_patients"), help="folder for what is made on the way"
     )
+    parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS), help="to train from")
     parser.add_argument("--part", type=int, nargs=2, default=[1, 1], metavar=("K", "N"), help="only the Kth of N parts")
     parser.add_argument("--record", action="store_true", help="write the table to figures/recorded/")
     arguments = parser.parse_args(argv)
@@ -130,16 +146,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = [count for count in COUNTS if count < len(cache.names())]
         if not counts:
             raise CourseError(f"{arguments.folder}: two patients are needed, one to train on and one to score.")
-        rows, ledgers = zip(*scores(cache, arguments.work, counts, arguments.seed, arguments.part), strict=True)
+        rows, ledgers = zip(
+            *scores(cache, arguments.work, counts, arguments.starts, arguments.seed, arguments.part), strict=True
+        )
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
     table = pd.DataFrame(rows)
     print(table.groupby(["start", "patients"])["dice"].agg(["mean", "median", "min", "count"]).round(3).to_string())
     if arguments.record:
-        with replacing(TABLE) as beside:
-            table.to_csv(beside, index=False, float_format="%.4f")
-        write_json(LEDGERS, {ledger.name: ledger.run for ledger in ledgers if ledger})
+        record(rows, ledgers)
     return 0
 
 

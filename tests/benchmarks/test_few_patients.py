@@ -33,7 +33,7 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
         assert few.main(line) == 0
 
     table = pd.read_csv(few.TABLE)
-    assert len(table) == 3 * (1 + 2 * 2)  # of three patients, one or two can be trained on
+    assert len(table) == 3 * (1 + 2 * len(few.STARTS))  # of three patients, one or two can be trained on
     assert table["dice"].between(0, 1).all()
     for held_out, count in table.loc[table["patients"] > 0, ["held_out", "patients"]].itertuples(index=False):
         runs = [read_ledger(tmp_path / "work" / "runs" / f"{held_out}-{count}-{start}-seed0") for start in few.STARTS]
@@ -41,14 +41,29 @@ def test_each_patient_is_held_out_once_and_never_trained_on(few, tiny_patients, 
             assert ledger.run["data"]["val"] == [held_out]
             assert len(ledger.run["data"]["train"]) == count
             assert held_out not in ledger.run["data"]["train"]
-        scratch, phantom = runs
-        assert scratch.run["data"] == phantom.run["data"]
-        assert scratch.history["samples"].iloc[-1] == phantom.history["samples"].iloc[-1]
-        assert phantom.config["weights"] == "pvt_emcad_b0.safetensors"
+        scratch, *others = runs
+        assert all(scratch.run["data"] == ledger.run["data"] for ledger in others)
+        assert {ledger.history["samples"].iloc[-1] for ledger in runs} == {scratch.history["samples"].iloc[-1]}
+        assert {ledger.config["weights"] for ledger in others} == {"pvt_emcad_b0.safetensors"}
     ledgers = json.loads(few.LEDGERS.read_text())
-    assert len(ledgers) == 3 * 2 * 2
+    assert len(ledgers) == 3 * 2 * len(few.STARTS)
     assert all(ledger["finished"] for ledger in ledgers.values())
     assert str(tmp_path) not in few.LEDGERS.read_text()
+
+
+def test_a_start_that_is_recorded_later_joins_the_others_and_replaces_only_its_own(few, tiny_patients, tmp_path):
+    tiny_patients(tmp_path / "patients", patients=2)
+    line = [str(tmp_path / "patients"), "--record", "--starts"]
+
+    assert few.main([*line, "phantom", "scratch", "--work", str(tmp_path / "first")]) == 0
+    before = pd.read_csv(few.TABLE)
+    for again in ("second", "third"):
+        assert few.main([*line, "gentle", "--work", str(tmp_path / again)]) == 0
+
+    table = pd.read_csv(few.TABLE)
+    pd.testing.assert_frame_equal(table.iloc[: len(before)], before)
+    assert table["start"].iloc[len(before) :].tolist() == ["gentle"] * 2
+    assert len(json.loads(few.LEDGERS.read_text())) == 2 * len(few.STARTS)
 
 
 def test_few_patients_are_gone_through_more_often_so_that_all_trainings_see_as_many_slices(few, monkeypatch):
