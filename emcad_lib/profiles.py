@@ -22,6 +22,7 @@ class Profile:
     slices_per_epoch: int  # training slices drawn in an epoch; 0: all of them
     learning_rate: float
     pretrained: bool  # start the encoder from ImageNet weights, which need a download
+    disk_gb: float  # for patients that are made, the cache, runs and figures; a reader's own BraTS comes on top
     encoder: str = "pvt_v2_b0"
     batch_sizes: tuple[int, ...] = (6, 16, 25)
     seeds: tuple[int, ...] = (0,)
@@ -30,10 +31,12 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("ci", 5, image_size=64, epochs=2, slices_per_epoch=48, learning_rate=1e-3, pretrained=False),
-        Profile("quick", 20, image_size=96, epochs=8, slices_per_epoch=400, learning_rate=1e-3, pretrained=False),
+        Profile("ci", 5, image_size=64, epochs=2, slices_per_epoch=48, learning_rate=1e-3, pretrained=False,
+                disk_gb=0.2),
+        Profile("quick", 20, image_size=96, epochs=8, slices_per_epoch=400, learning_rate=1e-3, pretrained=False,
+                disk_gb=1),
         Profile("paper", 369, image_size=224, epochs=200, slices_per_epoch=0, learning_rate=1e-4, pretrained=True,
-                seeds=(0, 1, 2)),
+                disk_gb=12, seeds=(0, 1, 2)),
     )
 }  # fmt: skip
 

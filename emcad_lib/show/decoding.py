@@ -35,14 +35,14 @@ def gate_at_work(image: Array, tumour: Array, asked: Array, opening: Array, offe
     figure, axes = plots.new_figure(14, 3, 1, 5)
     most = float(offered.max()) or 1.0
     draw_patient(axes[0, 0], image, tumour, FLAIR)
-    for place, values, name, limits in (
-        (axes[0, 1], asked, "g: how strong it asks", None),
-        (axes[0, 2], opening, "opening", (0, 1)),
-        (axes[0, 3], offered, "offered: edges in x", (0, most)),
-        (axes[0, 4], opening * offered, "what passes", (0, most)),
+    for place, values, name, label, limits in (
+        (axes[0, 1], asked, "g: how strong it asks", "length of g", None),
+        (axes[0, 2], opening, "the gate", "opening", (0, 1)),
+        (axes[0, 3], offered, "offered: edges in x", "change of x", (0, most)),
+        (axes[0, 4], opening * offered, "what passes", "opening x change", (0, most)),
     ):
         colours = "viridis" if values is opening else "gray"
-        plots.draw_map(figure, place, values, tumour.shape, name, limits=limits, colours=colours)
+        plots.draw_map(figure, place, values, tumour.shape, name, label, limits, colours)
         draw_outline(place, tumour, OUTLINES.get(colours, "white"))
     figure.suptitle(title)
     return figure
@@ -92,9 +92,9 @@ def doubled(
     draw_patient(axes[0, 0], image, tumour, FLAIR)
     for place, values, name in ((axes[0, 1], before, "before"), (axes[0, 2], after, f"after: {way}")):
         size = " x ".join(str(side) for side in values.shape)
-        plots.draw_map(figure, place, values, tumour.shape, f"{name}\n{size} places", colours="gray")
+        plots.draw_map(figure, place, values, tumour.shape, f"{name}\n{size} places", "feature", colours="gray")
         draw_outline(place, tumour, OUTLINES["gray"])
-    plots.draw_map(figure, axes[0, 3], constant, title="what it makes\nof a constant 1", limits=(-4, 4))
+    plots.draw_map(figure, axes[0, 3], constant, title="what it makes\nof a constant 1", label="value", limits=(-4, 4))
     figure.suptitle(title)
     return figure
 

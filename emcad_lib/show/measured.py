@@ -106,7 +106,7 @@ def calibration(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
         top.set(title=REGION_NAMES[region], xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="probability")
         below.set(yscale="log", xlabel="probability", xlim=(0, 1))
     axes[0, 0].set_ylabel("share that is tumour")
-    axes[1, 0].set_ylabel(f"voxels, {ways[-1]}")
+    axes[1, 0].set_ylabel(f"voxels ({ways[-1]})")
     legend_below(figure, axes[0, 0])
     return figure
 

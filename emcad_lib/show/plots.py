@@ -161,17 +161,21 @@ def draw_map(
 def maps(
     values: Mapping[str, np.ndarray],
     title: str = "",
-    label: str = "",
+    label: str | Mapping[str, str] = "",
     limits: tuple[float, float] | None = None,
     colours: str = "viridis",
     columns: int = 4,
 ) -> Figure:
-    """Several maps, each (h, w) under its title. With ``limits`` they share one scale and can be compared."""
+    """Several maps, each (h, w) under its title. With ``limits`` they share one scale and can be compared.
+
+    ``label`` says what the colours mean, of all maps or of each one.
+    """
+    labels = dict.fromkeys(values, label) if isinstance(label, str) else label
     columns = min(columns, len(values))
     rows = -(-len(values) // columns)
     figure, axes = new_figure(2.8 * columns + 0.6, 2.6 * rows + 0.5, rows, columns)
     for place, (name, array) in zip(axes.flat, values.items(), strict=False):
-        draw_map(figure, place, array, title=name, label=label, limits=limits, colours=colours)
+        draw_map(figure, place, array, title=name, label=labels[name], limits=limits, colours=colours)
     for place in axes.flat[len(values) :]:
         place.set_axis_off()
     figure.suptitle(title)

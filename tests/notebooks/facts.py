@@ -105,10 +105,10 @@ def reference_on_real_patients() -> pd.Series:
     return pd.read_csv(RECORDED / "reference_weights_real_patients.csv")["dice"]
 
 
-def best_of_training(training: str) -> float:
-    """Mean Dice on ten real patients of one of the trainings that were tried, with the threshold that suits it best."""
+def of_training(training: str) -> pd.Series:
+    """Mean Dice on ten real patients of one of the trainings that were tried, by threshold."""
     table = pd.read_csv(RECORDED / "trainings_real_patients.csv")
-    return float(table.loc[table["training"] == training, "mean"].max())
+    return table[table["training"] == training].set_index("threshold")["mean"]
 
 
 def phantoms_and_population() -> pd.DataFrame:
@@ -314,6 +314,13 @@ def beyond(step: str) -> pd.Series:
     """Of a step of benchmarks/beyond.py: for each seed, the mean Dice of the patients that are scored."""
     table = pd.read_csv(RECORDED / "beyond.csv").query("step == @step")
     return table[[column for column in table.columns if column.startswith("Phantom")]].mean(axis=1)
+
+
+def beyond_validation(name: str) -> float:
+    """Of a training of benchmarks/beyond.py: its validation patients' Dice after the last epoch, mean of its seeds."""
+    table = pd.read_csv(RECORDED / "beyond_histories.csv")
+    rows = table[table["run"].str.fullmatch(name + r"-seed\d")]
+    return rows[rows["epoch"] == rows["epoch"].max()]["dice_patient"].mean()
 
 
 def few_real(start: str, patients: int) -> pd.Series:
@@ -663,8 +670,10 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
     "reference_megabytes": lambda: REFERENCE_WEIGHTS.stat().st_size / 1e6,
     "real_mean_axial": lambda: pd.read_csv(RECORDED / "refinements_real_patients.csv")["mean"].iloc[0],
-    "first_training_best": lambda: best_of_training("first"),
-    "second_training_best": lambda: best_of_training("second"),
+    "first_training_half": lambda: of_training("first")[0.5],
+    "second_training_half": lambda: of_training("second")[0.5],
+    "first_training_best": lambda: of_training("first").max(),
+    "second_training_best": lambda: of_training("second").max(),
     "medians_that_fit": lambda: phantoms_and_population()["median fits"].sum(),
     "spreads_that_fit": lambda: phantoms_and_population()["spread"].between(0.5, 2).sum(),
     "paper_ablation_dice_eucb": lambda: from_the_literature("paper_ablation_dice_eucb"),
@@ -751,6 +760,11 @@ FACTS: dict[str, Callable[[], float]] = {
     "few_phantom_8": lambda: few_real("phantom", 8).mean(),
     "beyond_untouched": lambda: beyond("reference weights as they are").mean(),
     "beyond_from_reference": lambda: beyond("from the reference weights").mean(),
+    "beyond_colour_by_chance": lambda: math.comb(9, 3) // 2,  # three runs all on one side of six, either side
+    "beyond_validation_gamma": lambda: beyond_validation("augmentation-gamma-only"),
+    "beyond_validation_none": lambda: beyond_validation("augmentation-none"),
+    "beyond_validation_but_gamma": lambda: beyond_validation("augmentation-all-but-gamma"),
+    "beyond_validation_baseline": lambda: beyond_validation("baseline"),
     "beyond_first_three": lambda: beyond("baseline").iloc[:3].mean(),
     "beyond_other_three": lambda: beyond("baseline").iloc[3:].mean(),
     "beyond_large_batch": lambda: int(

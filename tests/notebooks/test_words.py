@@ -398,7 +398,7 @@ def _():
     return widest and sum(rise > 0.3 for rise in rises) == 1
 
 
-@says("09", "began wildly and ended with the lowest loss of all", "each of its seeds comes down calmly, and not as far")
+@says("09", "on average its three ended with the lowest loss of all", "each seed comes down calmly, and not as far")
 def _():
     table = recorded("batch_sizes")
     ends = {(rate, size): np.mean([run["val_loss"].iloc[-1] for run in runs])
@@ -475,10 +475,26 @@ def _():
     return REFINED == {"every": 3, "flip": True, "adapt": 0.5, "crumbs": 0.1}
 
 
-@says("12", "It was tried, and the mean of the ten stayed where it is")
+@says("12", "With the network that ships, the mean of the ten stayed where it is", "at another threshold for each")
 def _():
-    means = recorded("trainings_real_patients").query("training == 'third'").set_index("threshold")["mean"]
-    return means[0.4] == pytest.approx(means[0.5], abs=0.001)
+    means = recorded("trainings_real_patients").set_index(["training", "threshold"])["mean"].unstack("training")
+    best = means[["first", "second"]].idxmax()
+    return means["third"][0.4] == pytest.approx(means["third"][0.5], abs=0.001) and best.nunique() == 2
+
+
+@says("12", "The last line has the ten real ones", "no follow-up could rest on it")
+def _():
+    real = recorded("reference_weights_real_patients")
+    spread = 1.96 * (real["found_cm3"] - real["true_cm3"]).std()
+    return 2**0.5 * spread / real["true_cm3"].mean() > 0.6  # two fifths are asked
+
+
+@says("12", "the one for three regions does better in six of the ten. Two patients decide it")
+def _():
+    whole = recorded("reference_weights_real_patients").set_index("patient")["dice"]
+    three = recorded("regions_real_patients").query("region == 'whole'").set_index("patient")["dice"]
+    lead = (whole - three).sort_values()
+    return (lead < 0).sum() == 6 and lead.mean() > 0 > lead.iloc[:-2].mean()
 
 
 @says("12", "that would happen in one case of eight", "of seven rows that only chance moves, about one would be")
