@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m emcad_lib.evaluate",
         description="Measure segmentations of BraTS patients, region by region: Dice, HD95, sensitivity, specificity, "
-        "volumes; with means and 95%% intervals. A teaching tool, not a medical device.",
+        "volumes; with means and 95 % intervals. A teaching tool, not a medical device.",
     )
     parser.add_argument("data_dir", metavar="DATA_DIR", help="a folder of patients with segmentations, in any naming")
     parser.add_argument("--out", required=True, metavar="TABLE.csv", help="the table to write, or to go on with")
@@ -172,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(summarise(table).round(3).to_string(index=False))
     print(f"Patients: {table['patient'].nunique()}. One by one: {arguments.out}")
+    parts = table[table["region"] != REGIONS[0]]
+    if arguments.predictions and parts["true_cm3"].any() and not parts["found_cm3"].any():
+        print("Not one prediction marks a part of its tumour. If they know the whole tumour only, read only its rows.")
     return 0
 
 

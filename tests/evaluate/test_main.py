@@ -63,6 +63,21 @@ def test_the_true_segmentations_as_predictions_are_perfect_in_every_convention(n
     assert (table[["hd95_mm", "error_cm3"]] == 0).all(axis=None)
 
 
+@pytest.mark.parametrize("bits", [1, 3], ids=["whole", "core, too"])
+def test_whoever_brings_segmentations_of_the_whole_tumour_only_is_told_which_rows_count(
+    bits, tiny_patients, tmp_path, capsys
+):
+    tiny_patients(tmp_path / "patients", patients=1)
+    ((patient,), _) = find_patients(tmp_path / "patients", need_segmentation=True)
+    scan = read_scan(patient)
+    (tmp_path / "found").mkdir()
+    write_segmentation(tmp_path / "found" / f"{patient.name}.nii.gz", scan.regions & bits, scan, patient.convention)
+
+    assert run(tmp_path / "patients", "--out", tmp_path / "t.csv", "--predictions", tmp_path / "found") == 0
+
+    assert ("If they know the whole tumour only" in capsys.readouterr().out) == (bits == 1)
+
+
 def test_what_segment_has_written_measures_as_the_network_itself(tiny_patients, tmp_path, weights):
     (folder,) = tiny_patients(tmp_path / "patients", patients=1)
     (tmp_path / "found").mkdir()
