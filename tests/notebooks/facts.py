@@ -665,6 +665,9 @@ FACTS: dict[str, Callable[[], float]] = {
     "reference_training": lambda: part("train", made_with("patients")),
     "reference_batch": lambda: made_with("batch-size"),
     "reference_epochs": lambda: made_with("epochs"),
+    "reference_updates": lambda: (
+        int(load_weights().metadata["epoch"]) * made_with("slices-per-epoch") // made_with("batch-size")
+    ),
     "reference_validation": lambda: made_with("validate-patients"),
     "phantom_version": lambda: PHANTOM_VERSION,
     "reference_phantom_dice": lambda: float(load_weights().metadata["dice_patient"]),
