@@ -146,3 +146,8 @@ def test_what_the_lesson_says_in_words_is_what_was_recorded(script):
         assert before[change.idxmin()] > 0.65
         assert scores["phantom", count][change.idxmin()] < 0.2
     assert scores["phantom", 8].mean() == pytest.approx(before.mean(), abs=0.005)
+    others = (scores["phantom", 2] - before).drop((scores["phantom", 2] - before).idxmin())
+    assert (others < 0).sum() == 6
+    gentle = scores["gentle"].sub(before, axis=0)  # a tenth of the rate: little is forgotten, and nothing is gained
+    assert gentle.mean().between(-0.02, 0).all()
+    assert gentle.min(axis=None) > scores["phantom"].sub(before, axis=0).min(axis=None) / 3

@@ -761,6 +761,11 @@ FACTS: dict[str, Callable[[], float]] = {
     "few_scratch_8": lambda: few_real("scratch", 8).mean(),
     "few_phantom_0": lambda: few_real("phantom", 0).mean(),
     "few_phantom_8": lambda: few_real("phantom", 8).mean(),
+    "few_gentle_lowest": lambda: min(few_real("gentle", count).mean() for count in (1, 2, 4, 8)),
+    "few_gentle_highest": lambda: max(few_real("gentle", count).mean() for count in (1, 2, 4, 8)),
+    "few_gentle_fall": lambda: max(
+        (few_real("phantom", 0).to_numpy() - few_real("gentle", count).to_numpy()).max() for count in (1, 2, 4, 8)
+    ),
     "beyond_untouched": lambda: beyond("reference weights as they are").mean(),
     "beyond_from_reference": lambda: beyond("from the reference weights").mean(),
     "beyond_colour_by_chance": lambda: math.comb(9, 3) // 2,  # three runs all on one side of six, either side
