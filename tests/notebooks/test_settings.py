@@ -364,3 +364,18 @@ def test_the_three_regions_that_the_lists_explain_are_all_that_there_are():
     names = re.findall(r"^- the \*\*(.+?)\*\*", text("12"), flags=re.M)
 
     assert names == [REGION_NAMES[region] for region in REGIONS]
+
+
+def test_the_check_of_the_machine_asks_for_what_the_course_needs():
+    """Notebook 00 judges memory and Python by numbers of its own: those of the README's table and of pyproject.toml."""
+    cells = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).cells
+    (code,) = (cell.source for cell in cells if "memory_needed = " in cell.source)
+    recorded = costs.read_costs(ROOT / "figures" / "recorded" / costs.COSTS_FILE).values()
+    needed = {name: int(gb) for name, gb in re.findall(r'"(\w+)": (\d+)', code)}
+    largest = {name: max(cost.memory_gb for cost in recorded if cost.profile == name) for name in PROFILES}
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+
+    assert needed.keys() == PROFILES.keys()
+    assert all(largest[name] <= needed[name] < largest[name] + 1 for name in PROFILES)
+    assert f"(3, {oldest})" in code
+    assert f"3.{oldest} is needed" in code
