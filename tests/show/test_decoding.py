@@ -72,10 +72,12 @@ def test_a_gate_is_drawn_for_every_stage_with_and_without_a_tumour(side, tumour)
 
     assert png(figure)
     assert list(shown) == [
-        "FLAIR and tumour", "g: how strong it asks", "opening", "offered: edges in x", "what passes",
+        "FLAIR and tumour", "g: how strong it asks", "the gate", "offered: edges in x", "what passes",
     ]  # fmt: skip
     np.testing.assert_array_equal(shown["g: how strong it asks"][0], asked)
-    np.testing.assert_array_equal(shown["opening"][0], opening)
+    np.testing.assert_array_equal(shown["the gate"][0], opening)
+    bars = [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    assert bars == ["length of g", "opening", "change of x", "opening x change"]
     np.testing.assert_array_equal(shown["offered: edges in x"][0], offered)
     np.testing.assert_allclose(shown["what passes"][0], opening * offered)
     assert all(bool(lines) == (tumour == "some") for _, lines in shown.values())

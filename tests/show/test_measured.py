@@ -71,4 +71,4 @@ def test_what_came_true_lies_over_what_was_said_for_each_way_and_the_bars_count_
     assert len({line.get_marker() for line in top.lines}) == 3
     assert [bar.get_height() for bar in counts.patches] == [50, 5]
     assert [bar.get_x() + bar.get_width() / 2 for bar in counts.patches] == [0.25, 0.75]
-    assert below.get_ylabel() == "voxels, other"
+    assert below.get_ylabel() == "voxels (other)"

@@ -224,3 +224,12 @@ def test_a_new_figure_has_the_size_and_the_axes_that_were_asked_for():
 
     assert axes.shape == (2, 3)
     assert figure.get_size_inches().tolist() == [9, 4]
+
+
+def test_each_of_several_maps_may_have_a_quantity_of_its_own():
+    values = {"slice": np.zeros((4, 4)), "gate": np.ones((4, 4))}
+
+    figures = plots.maps(values, label="value"), plots.maps(values, label={"slice": "z-score", "gate": "opening"})
+
+    bars = [[axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"] for figure in figures]
+    assert bars == [["value", "value"], ["z-score", "opening"]]
