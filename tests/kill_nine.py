@@ -204,7 +204,10 @@ def look_at_run(folder: Path, alone: Path) -> None:
         pd.testing.assert_frame_equal(found[exact], expected[exact][: len(found)], check_dtype=False, rtol=0, atol=1e-6)
         state = load_state(folder)
         done = state["epoch"] if state else 0
-        assert done - 1 <= len(found) <= done
+        # The state goes first, and holds the history from which a resumed run writes the table again. In a mirror the
+        # table may lag by more than an epoch: when copies of two epochs running were killed between the two files.
+        assert len(found) <= done
+        assert not state or len(state["history"]) == done
 
 
 def kill_preprocessing(folder: Path, random: np.random.Generator) -> Tally:
