@@ -24,6 +24,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,6 +112,9 @@ def live(work: Callable[[], Any], death: Death | None = None, begun: Callable[[]
             os.killpg(child, signal.SIGKILL)
     if not ended:
         _, status = os.waitpid(child, 0)
+    # The workers of a life that came to its end would wait for more work, for five minutes, and the test for them.
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"the work failed: see above ({death}, {status})"
     return os.WIFSIGNALED(status)
 
