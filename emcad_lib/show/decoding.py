@@ -88,7 +88,7 @@ def doubled(
         way: its name.
         title: above all.
     """
-    figure, axes = plots.new_figure(13, 3.3, 1, 4)
+    figure, axes = plots.new_figure(13, 3.8, 1, 4)
     draw_patient(axes[0, 0], image, tumour, FLAIR)
     for place, values, name in ((axes[0, 1], before, "before"), (axes[0, 2], after, f"after: {way}")):
         size = " x ".join(str(side) for side in values.shape)

@@ -31,7 +31,7 @@ def draw_changes(axes: Axes, baseline: Sequence[float], steps: Mapping[str, Sequ
         elif max(scores) < min(baseline):
             colour, marker, where = COLOURS["red"], "s", "all dots to its left"
         else:
-            colour, marker, where = "0.35", "D", "neither"
+            colour, marker, where = "0.35", "D", "not all on one side"
         dots = axes.scatter(scores, [row] * len(scores), color=colour, marker=marker, s=22, alpha=0.8, zorder=3)
         dots.set_label("" if where in said else where)
         said.add(where)

@@ -33,7 +33,7 @@ def test_every_seed_is_a_dot_and_only_what_lies_outside_the_baseline_s_range_wit
     assert len({colour for colour, _ in looks}) == 3
     assert better[1] != worse[1]  # told apart without colours, too
     legend = axes.get_legend_handles_labels()[1]
-    assert sorted(legend[-3:]) == ["all dots to its left", "all dots to its right", "neither"]
+    assert sorted(legend[-3:]) == ["all dots to its left", "all dots to its right", "not all on one side"]
     assert [text.get_text() for text in axes.get_yticklabels()] == list(steps)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
 
