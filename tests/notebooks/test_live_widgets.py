@@ -1,9 +1,8 @@
 """The widgets of the notebooks work where readers meet them: in JupyterLab, in a browser, by the keyboard.
 
 A notebook is run there from top to bottom. A cell at its end, which isn't in the notebook, sets every control of every
-widget to all its values, a long slider to its ends and its middle. (tests/show draws all values of what the library
-draws.) Then every control is moved by its keys until the picture changes, and back until the first one is there again.
-Slower than all that papermill tells, but papermill has no page and no keys.
+widget to all its values, a long slider to seven. Then every control is moved by its keys until the picture changes, and
+back until the first one is there again. Slower than all that papermill tells, but papermill has no page and no keys.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ def values(control):
     if isinstance(control, ipywidgets.Dropdown):
         return [value for _, value in control._options_full]
     every = range(control.min, control.max + 1, control.step)
-    return [every[place * (len(every) - 1) // 2] for place in range(3)] if len(every) > 10 else list(every)
+    return [every[place * (len(every) - 1) // 6] for place in range(7)] if len(every) > 10 else list(every)
 
 
 def try_out(widget):
