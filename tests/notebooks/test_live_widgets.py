@@ -1,12 +1,14 @@
 """The widgets of the notebooks work where readers meet them: in JupyterLab, in a browser, by the keyboard.
 
-A notebook is run there from top to bottom. A cell at its end, which isn't in the notebook, sets every control of every
-widget to all its values, a long slider to seven. Then every control is moved by its keys until the picture changes, and
+A notebook is run there from top to bottom. A cell at its end, which isn't in the notebook, sets the controls of every
+widget to all combinations of their values; where those are more than a hundred, every control to all its values, and
+all controls to all combinations of their ends. Then every control is moved by its keys until the picture changes, and
 back until the first one is there again. Slower than all that papermill tells, but papermill has no page and no keys.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -108,57 +110,86 @@ STATE = f"""async (widget, number) => {{
 
 # Runs in the notebook's kernel, behind its own cells. Out is what they have shown. The page hears of it in the end:
 # all that is proven here is proven in the kernel, and a page lays itself out anew for each picture.
+# For every value the figure is built, with all that has to be computed for it. Layout and painting take longer than
+# that, so it is painted for all values of menus, and of sliders for the first, the last and the one they start with.
 SWEEP = """\
 import contextlib
+import itertools
+import math
+from unittest import mock
 
 import ipywidgets
+from matplotlib.figure import Figure
+
+paint = Figure.savefig
+figures = 0
+is_painted = False
+
+
+def save(figure, file, **settings):
+    global figures
+    figures += 1
+    if is_painted:
+        paint(figure, file, **settings)
 
 
 def values(control):
     if isinstance(control, ipywidgets.Dropdown):
         return [value for _, value in control._options_full]
-    every = range(control.min, control.max + 1, control.step)
-    return [every[place * (len(every) - 1) // 6] for place in range(7)] if len(every) > 10 else list(every)
+    return list(range(control.min, control.max + 1, control.step))
+
+
+def combinations(controls, at_first):
+    every = [values(control) for control in controls]
+    if math.prod(map(len, every)) <= 100:
+        yield from itertools.product(*every)
+        return
+    for number, one in enumerate(every):
+        yield from ([*at_first[:number], value, *at_first[number + 1 :]] for value in one)
+    yield from itertools.product(*[(one[0], one[-1]) for one in every])
 
 
 def try_out(widget):
-    box, picture, message = widget.children
+    global is_painted
+    box, picture, _ = widget.children
     controls = box.children
     at_first = [control.value for control in controls]
+    first_picture = picture.value
+    painted = []
 
     def put(control, value):
-        with contextlib.suppress(Exception):  # the widget says it
+        global is_painted
+        state = [value if each is control else each.value for each in controls]
+        is_painted = state not in painted and all(
+            isinstance(each, ipywidgets.Dropdown) or now in (each.min, each.max, then)
+            for each, now, then in zip(controls, state, at_first)
+        )
+        before, problem = figures, ""
+        try:
             control.value = value
-        if not bytes(picture.value).startswith(b"\\x89PNG") or message.value.startswith("<b>"):
-            said = ", ".join(f"{control.description}={control.value}" for control in controls)
-            failed.append(f"{said}: {message.value[:300]}")
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem or figures == before:
+            said = ", ".join(f"{each.description}={each.value}" for each in controls)
+            failed.append(f"{said}: {problem or 'no figure'}")
+        if is_painted:
+            painted.append(state)
 
-    def restore():
-        for control, value in zip(controls, at_first):
-            with contextlib.suppress(Exception):
-                control.value = value
-
-    for control in controls:
-        for value in values(control):
-            put(control, value)
-        restore()
-    ends = [[values(control)[0], values(control)[-1]] for control in controls]
-    for control, (first, _) in zip(controls, ends):
-        put(control, first)
-    for number in range(1, 2 ** len(controls)):  # all combinations of ends, as a Gray code: one control moves at a time
-        place = (number & -number).bit_length() - 1
-        ends[place].reverse()
-        put(controls[place], ends[place][0])
-    restore()
+    for wanted in [*combinations(controls, at_first), at_first]:
+        for control, value in zip(controls, wanted):
+            if control.value != value:
+                put(control, value)
+    picture.value = first_picture
 
 
 failed = []
 for shown in [value for value in Out.values() if isinstance(value, ipywidgets.VBox)]:
     with contextlib.ExitStack() as silence:
+        silence.enter_context(mock.patch.object(Figure, "savefig", save))
         for part in (*shown.children[0].children, *shown.children[1:]):
             silence.enter_context(part.hold_sync())
         try_out(shown)
-assert not failed, "; ".join(failed)
+assert not failed, "; ".join(dict.fromkeys(failed))
 """
 # With names of its own. It must not overwrite the notebook's, from which the widgets draw.
 SWEEP_CELL = f"""# every control, to all its values
@@ -416,22 +447,83 @@ def test_a_control_that_changes_nothing_and_all_that_fails_is_noticed(lab):
         assert Path(problem.rpartition("Screenshot: ")[2]).read_bytes().startswith(b"\x89PNG")
 
 
+def sweep(draw, **controls):
+    """A widget, after the sweep."""
+    shown = widgets.interactive(draw, alt="Nothing.", **controls)
+    exec(SWEEP_CELL, {"Out": {1: shown}})
+    return shown
+
+
+def test_a_sweep_tries_all_combinations_where_they_are_few():
+    drawn = set()
+
+    def draw(left, right):
+        drawn.add((left, right))
+        return Figure(figsize=(1, 1))
+
+    sweep(draw, left=widgets.slider("left", 0, 49, 7), right=widgets.choice("right", ["a", "b"]))
+
+    assert drawn == set(itertools.product(range(50), "ab"))
+
+
+def test_a_sweep_tries_all_values_and_all_combinations_of_ends_where_there_are_many():
+    drawn = set()
+
+    def draw(left, right, back):
+        drawn.add((left, right, back))
+        return Figure(figsize=(1, 1))
+
+    controls = {"left": widgets.slider("left", 0, 40, 7, step=2), "right": widgets.choice("right", ["a", "b", "c"])}
+    sweep(draw, **controls, back=widgets.slider("back", 5, 8, 6))
+
+    along = {(left, "a", 6) for left in [*range(0, 41, 2), 7]} | {(7, right, 6) for right in "abc"}
+    along |= {(7, "a", back) for back in range(5, 9)}
+    assert drawn >= along | set(itertools.product((0, 40), "ac", (5, 8)))
+
+
 def test_a_value_that_fails_alone_or_together_with_another_is_noticed():
     def draw(left, right):
-        if left == 3 or (left, right) == (9, "b"):
+        if left == 37 or (left, right) == (99, "b"):
             raise ValueError("too much")
         return Figure(figsize=(1, 1))
 
-    controls = {"left": widgets.slider("left", 0, 9, 0), "right": widgets.choice("right", ["a", "b"])}
-    shown = widgets.interactive(draw, alt="Nothing.", **controls)
+    controls = {"left": widgets.slider("left", 0, 99, 0), "right": widgets.choice("right", ["a", "b"])}
 
     with pytest.raises(AssertionError) as error:
-        exec(SWEEP_CELL, {"Out": {1: shown}})
+        sweep(draw, **controls)
 
-    assert str(error.value) == (
-        "left=3, right=a: <b>ValueError:</b> too much; left=9, right=b: <b>ValueError:</b> too much"
-    )
+    assert str(error.value) == "left=37, right=a: ValueError: too much; left=99, right=b: ValueError: too much"
     assert [control.value for control in controls.values()] == [0, "a"]
+
+
+def test_a_picture_that_can_be_built_but_not_painted_is_noticed():
+    def draw(menu, number):
+        figure = Figure(figsize=(1, 1))
+        figure.text(0, 0, "$\\frac$" if menu == "b" else "")
+        return figure
+
+    with pytest.raises(AssertionError, match="menu=b, number=5: ValueError"):
+        sweep(draw, menu=widgets.choice("menu", ["a", "b"]), number=widgets.slider("number", 0, 9, 5))
+
+
+def test_a_control_that_nothing_listens_to_is_noticed():
+    still = widgets.interactive(lambda: Figure(figsize=(1, 1)), alt="Nothing.")
+    still.children[0].children = (widgets.slider("unobserved", 0, 1, 0),)
+
+    with pytest.raises(AssertionError, match="unobserved=1: no figure"):
+        exec(SWEEP_CELL, {"Out": {1: still}})
+
+
+def test_a_sweep_leaves_a_widget_as_it_was():
+    def draw(number):
+        return Figure(figsize=(1, 1), facecolor=(number / 9, 0, 0))
+
+    for first in (0, 5, 9):
+        slider = widgets.slider("number", 0, 9, first)
+        picture = sweep(draw, number=slider).children[1]
+
+        assert slider.value == first
+        assert picture.value == widgets.interactive(draw, "", number=slider).children[1].value
 
 
 def test_the_page_hears_of_a_sweep_only_in_the_end(monkeypatch):
