@@ -110,8 +110,8 @@ STATE = f"""async (widget, number) => {{
 
 # Runs in the notebook's kernel, behind its own cells. Out is what they have shown. The page hears of it in the end:
 # all that is proven here is proven in the kernel, and a page lays itself out anew for each picture.
-# For every value the figure is built, with all that has to be computed for it. Layout and painting take longer than
-# that, so it is painted for all values of menus, and of sliders for the first, the last and the one they start with.
+# For all that is tried the figure is built, with whatever has to be computed for it. Layout and painting take longer
+# than that: painted is what differs from the first in one control only, a menu, or a slider at one of its ends.
 SWEEP = """\
 import contextlib
 import itertools
@@ -155,14 +155,13 @@ def try_out(widget):
     controls = box.children
     at_first = [control.value for control in controls]
     first_picture = picture.value
-    painted = []
 
     def put(control, value):
         global is_painted
-        state = [value if each is control else each.value for each in controls]
-        is_painted = state not in painted and all(
-            isinstance(each, ipywidgets.Dropdown) or now in (each.min, each.max, then)
-            for each, now, then in zip(controls, state, at_first)
+        state = [(each, value if each is control else each.value) for each in controls]
+        moved = [(each, now) for (each, now), then in zip(state, at_first) if now != then]
+        is_painted = len(moved) < 2 and all(
+            isinstance(each, ipywidgets.Dropdown) or now in (each.min, each.max) for each, now in moved
         )
         before, problem = figures, ""
         try:
@@ -172,11 +171,11 @@ def try_out(widget):
         if problem or figures == before:
             said = ", ".join(f"{each.description}={each.value}" for each in controls)
             failed.append(f"{said}: {problem or 'no figure'}")
-        if is_painted:
-            painted.append(state)
 
     for wanted in [*combinations(controls, at_first), at_first]:
         for control, value in zip(controls, wanted):
+            if not isinstance(control, ipywidgets.Dropdown):
+                value = min(value, control.max)  # another control may have moved its end
             if control.value != value:
                 put(control, value)
     picture.value = first_picture
