@@ -69,7 +69,8 @@ def test_a_record_has_each_training_once_and_what_needs_none_and_a_second_call_t
     assert str(tmp_path) not in tiny.LEDGERS.read_text()
 
 
-def test_an_ensemble_is_the_mean_of_its_members_probabilities(tiny, tmp_path, tiny_cache):
+def test_an_ensemble_is_the_mean_of_its_members_probabilities(tiny, tmp_path, tiny_cache, monkeypatch):
+    monkeypatch.setattr(tiny, "STEPS", {"": {"baseline": {}}})
     tiny.main(["--work", str(tmp_path)])
     held_out = Cache(tiny_cache)
     runs = [tiny.configuration("", "baseline", seed, tmp_path, tiny_cache).folder for seed in range(3)]

@@ -78,7 +78,7 @@ def _stages(settings: Mapping[str, Any]) -> list[list[tuple[int, ...]]]:
 
 
 def _slices(settings: Mapping[str, Any]) -> list[list[tuple[int, ...]]]:
-    return [[(2, 3, 64, 64)], [(2, 3, 32, 96)], [(2, 3, 96, 64)]]
+    return [[(2, 3, 64, 64)], [(2, 3, 32, 96)]]
 
 
 class Borrowing(nn.Module):

@@ -134,7 +134,7 @@ def test_the_last_weights_are_those_of_the_last_state(undisturbed):
 
 
 def test_training_on_the_same_few_slices_lowers_the_loss(config):
-    ledger = train(replace(config, epochs=6, slices_per_epoch=0, augment=False), show=False)
+    ledger = train(replace(config, epochs=3, slices_per_epoch=0, augment=False), show=False)
 
     losses = ledger.history["train_loss"]
     assert losses.iloc[-1] < 0.8 * losses.iloc[0]
