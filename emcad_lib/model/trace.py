@@ -163,7 +163,7 @@ def _follow_encoder(watch: _Watch, encoder: Any) -> list[str]:
         return turn
 
     def ends(_module: nn.Module, _inputs: Any, output: list[Tensor]) -> None:
-        watch.features = list(output)
+        watch.features = [feature.detach() for feature in output]
         watch.turn_to("")
 
     encoder.register_forward_pre_hook(goes_on_with(names[0]))

@@ -114,6 +114,7 @@ STATE = f"""async (widget, number) => {{
 # than that: painted is what differs from the first in one control only, a menu, or a slider at one of its ends.
 SWEEP = """\
 import contextlib
+import gc
 import itertools
 import math
 from unittest import mock
@@ -146,7 +147,11 @@ def combinations(controls, at_first):
         return
     for number, one in enumerate(every):
         yield from ([*at_first[:number], value, *at_first[number + 1 :]] for value in one)
-    yield from itertools.product(*[(one[0], one[-1]) for one in every])
+    ends = [[one[0], one[-1]] for one in every]
+    yield [one[0] for one in ends]
+    for number in range(1, 2 ** len(ends)):  # as a Gray code: one control moves at a time
+        ends[(number & -number).bit_length() - 1].reverse()
+        yield [one[0] for one in ends]
 
 
 def try_out(widget):
@@ -182,12 +187,15 @@ def try_out(widget):
 
 
 failed = []
+thresholds = gc.get_threshold()
+gc.set_threshold(50_000, 20, 50)  # to look for cycles among a million objects takes a fifth of the time otherwise
 for shown in [value for value in Out.values() if isinstance(value, ipywidgets.VBox)]:
     with contextlib.ExitStack() as silence:
         silence.enter_context(mock.patch.object(Figure, "savefig", save))
         for part in (*shown.children[0].children, *shown.children[1:]):
             silence.enter_context(part.hold_sync())
         try_out(shown)
+gc.set_threshold(*thresholds)
 assert not failed, "; ".join(dict.fromkeys(failed))
 """
 # With names of its own. It must not overwrite the notebook's, from which the widgets draw.
