@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # and make test keeps every core busy with tests of its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A process with torch, timm and pandas holds more than a million objects. Python looks through them for cycles each time
+# A process with torch, timm and pandas holds about a million objects. Python looks through them for cycles whenever
 # some thousand new ones are there, and a figure or a training makes them by the thousand: 7 % of a test's time.
 gc.set_threshold(50_000, 20, 50)
 

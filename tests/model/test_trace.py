@@ -1,6 +1,7 @@
 """What the tracer writes down, against numbers worked out by hand."""
 
 import copy
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -187,6 +188,21 @@ def test_the_model_stays_as_it_was(training):
         assert parameter.grad is None if before is None else torch.equal(parameter.grad, before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_nothing_of_a_pass_stays_in_memory():
+    """A graph that refers to itself is never set free, and a widget that traces uses up the memory, move by move."""
+
+    def tensors():
+        gc.collect()
+        return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+
+    trace(create_model("pvt_v2_b0"), torch.zeros(1, 3, 64, 64))  # what the first pass sets up for all
+    before = tensors()
+
+    trace(create_model("pvt_v2_b0"), torch.zeros(1, 3, 64, 64))
+
+    assert tensors() == before
 
 
 def test_the_model_is_watched_in_training_whatever_its_mode_and_the_callers():
