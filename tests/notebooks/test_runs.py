@@ -18,6 +18,8 @@ from emcad_lib.meter import Spent, yardstick
 
 ROOT = Path(__file__).parents[2]
 COSTS = read_costs(ROOT / "figures" / "recorded" / COSTS_FILE)
+# Nobody here needs the grammar of web addresses that jsonschema builds in three seconds where this package is found.
+PYTEST = "import sys; sys.modules['rfc3987_syntax'] = None; import pytest; sys.exit(pytest.main())"
 CELL_SECONDS = 300  # for one cell: a notebook that hangs fails, rather than the whole suite
 
 
@@ -61,7 +63,7 @@ def test_solutions_run(solutions, ci_home, tmp_path):
 
 def test_a_page_gives_its_stored_outputs_again_where_they_never_change(page, ci_home):
     command = [
-        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}",
+        sys.executable, "-c", PYTEST, "--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}",
         "-p", "no:cacheprovider", "--color=no", "-o", "addopts=", str(page.path),
     ]  # fmt: skip
     # Not the options of the test run that this is part of.
